@@ -1,0 +1,1 @@
+"""Rules that score an answer, one file each."""

@@ -1,0 +1,1 @@
+"""The formats of instruction rows, one file each: alpaca, sharegpt, messages, text."""
