@@ -1,10 +1,18 @@
-"""The protocol of a check: a rule that scores one answer."""
+"""The protocol of a check: a rule that scores one answer.
+
+An item may name several checks. Its value is the weighted mean of those that are not gates, times the value of every gate
+(`campana.checks._item`). So "the right number, and all in lower case" is two checks of half a point each, and with
+`gate: true` on the number the case counts for nothing when the number is wrong.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from campana.parts import Part
+from pydantic import Field
+
+from campana.parts import ADDED, Part
 from campana.records import Answer, Item
 
 
@@ -18,6 +26,11 @@ class Outcome:
 
 class Check(Part):
     """A rule. One file in `checks` each."""
+
+    weight: Annotated[float, ADDED, Field(gt=0)] = 1.0
+    """What it counts in the mean over the checks of an item."""
+    gate: Annotated[bool, ADDED] = False
+    """True: it is left out of the mean, and the mean is multiplied by its value."""
 
     def score(self, item: Item, answer: Answer) -> Outcome:
         """What the last turn of `answer` is worth to this rule."""
