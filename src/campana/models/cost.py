@@ -1,0 +1,199 @@
+"""What a decoder costs, from its shape: floating-point operations, memory, disk. Plain arithmetic; never loads torch.
+
+    flops = training_flops(shape, num_tokens=8192, num_supervised=5400, sum_squared_lengths=4_000_000, method=Lora(rank=16))
+
+Only work that must be done is counted: matrix products (a multiply and an add are two operations) and attention between positions
+that may see each other; no padding, no recomputation, no element-wise work, no gradient of what does not learn and no gradient that
+nobody needs (nothing flows back below the first adapter). Not counted: DoRA's norms, dropout, sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from campana.models.shape import LAYER_LINEARS, Shape, Targets, num_lora_parameters, num_parameters, resolve_targets
+
+Precision = Literal["fp32", "bf16"]
+BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
+
+
+class MethodLike(Protocol):
+    """A tuning method, as far as its cost goes. One with a `rank` adds LoRA factors at its `targets`; any other trains every weight."""
+
+    @property
+    def kind(self) -> Any:
+        """The method's name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """LoRA factors as the cost model sees them."""
+
+    rank: int
+    targets: frozenset[str]
+    dora: bool = False
+
+
+def factors_of(method: MethodLike | None) -> Factors | None:
+    """The factors that a method adds; None: it has none (full tuning, or no method at all)."""
+    rank: int | None = getattr(method, "rank", None)
+    if rank is None:
+        return None
+    targets: Targets = getattr(method, "targets", "all-linear")
+    return Factors(rank, resolve_targets(targets), bool(getattr(method, "dora", False)))
+
+
+def num_trainable(shape: Shape, method: MethodLike) -> int:
+    """Parameters that learn."""
+    factors = factors_of(method)
+    return num_parameters(shape) if factors is None else num_lora_parameters(shape, factors.rank, factors.targets, dora=factors.dora)
+
+
+def training_flops(
+    shape: Shape, num_tokens: int, num_supervised: int, sum_squared_lengths: int, method: MethodLike, *, causal: bool = True
+) -> int:
+    """Operations of forward and backward over rows with `num_tokens` tokens, `num_supervised` of them with a loss.
+
+    `sum_squared_lengths` is the sum over rows of length squared (attention is within rows). `causal=False` counts the full squares, as
+    torch's FlopCounterMode does; a sliding window's savings are not counted. Per matrix of inputs x outputs and token: 2 forward, 2 back
+    to its input where that is needed, 2 for its weights where they learn. Attention: 2 products forward, 4 backward.
+    """
+    pairs = (sum_squared_lengths + num_tokens) // 2 if causal else sum_squared_lengths
+    factors = factors_of(method)
+    layer_products = 2 * pairs * shape.query_size
+    if factors is None:
+        layers = shape.num_layers * (3 * num_tokens * _layer_products(shape) + 6 * layer_products)
+        return layers + 3 * num_supervised * _products(shape, "lm_head")
+    embedding_learns = "embed_tokens" in factors.targets
+    flows = embedding_learns or not factors.targets.isdisjoint(LAYER_LINEARS)
+    first = _lora_layer_flops(shape, factors, num_tokens, layer_products, gradient_comes_in=embedding_learns)
+    rest = _lora_layer_flops(shape, factors, num_tokens, layer_products, gradient_comes_in=flows)
+    head = _linear_flops(shape, "lm_head", factors, num_supervised, input_learns=flows)
+    # of an embedding's factors one is looked up: a product forward, two back
+    embedding = 3 * 2 * factors.rank * shape.hidden_size * num_tokens * embedding_learns
+    return first + (shape.num_layers - 1) * rest + head + embedding
+
+
+def _products(shape: Shape, name: str) -> int:
+    inputs, outputs = shape.linear(name)
+    return 2 * inputs * outputs
+
+
+def _layer_products(shape: Shape) -> int:
+    return sum(_products(shape, name) for name in LAYER_LINEARS)
+
+
+def _linear_flops(shape: Shape, name: str, factors: Factors, num_tokens: int, *, input_learns: bool) -> int:
+    """One frozen matrix with its factors, where there are some: forward, and backward as far as a gradient is needed."""
+    inputs, outputs = shape.linear(name)
+    each = _products(shape, name) * (2 if input_learns else 1)
+    if name in factors.targets:
+        # forward A and B; gradients of A and B; back through B; and back through A only to an input that needs it
+        each += 2 * factors.rank * (2 * (inputs + outputs) + outputs + inputs * input_learns)
+    return each * num_tokens
+
+
+def _lora_layer_flops(shape: Shape, factors: Factors, num_tokens: int, product: int, *, gradient_comes_in: bool) -> int:
+    """One layer. `product` is one attention product's cost; a stage's input needs a gradient if anything before it learns."""
+    flows, total = gradient_comes_in, 0
+    learns = {name: flows or name in factors.targets for name in ("q_proj", "k_proj", "v_proj")}
+    for name in learns:
+        total += _linear_flops(shape, name, factors, num_tokens, input_learns=flows)
+    scores_learn = learns["q_proj"] or learns["k_proj"]
+    # backward: the weights' gradient (for q and k), then q's, k's and v's own
+    total += product * (2 + scores_learn + sum(learns.values()))
+    flows = any(learns.values())
+    for stage in (("o_proj",), ("gate_proj", "up_proj"), ("down_proj",)):
+        total += sum(_linear_flops(shape, name, factors, num_tokens, input_learns=flows) for name in stage)
+        flows = flows or any(name in factors.targets for name in stage)
+    return total
+
+
+def generation_flops(shape: Shape, lengths: Iterable[tuple[int, int]], adapter: MethodLike | None = None) -> int:
+    """Operations to answer prompts with a key-value cache: `lengths` holds (prompt tokens, new tokens) of each.
+
+    The last new token is never read, so prompt + new - 1 tokens pass through the layers; the output layer is used once a new token.
+    `adapter`: LoRA factors kept beside the weights; merged ones cost nothing.
+    """
+    factors = factors_of(adapter)
+    per_token = shape.num_layers * _layer_products(shape)
+    per_head = _products(shape, "lm_head")
+    if factors is not None:
+        added = {name: 2 * factors.rank * sum(shape.linear(name)) for name in factors.targets if name != "embed_tokens"}
+        per_head += added.pop("lm_head", 0)
+        per_token += shape.num_layers * sum(added.values())
+        per_token += 2 * factors.rank * shape.hidden_size if "embed_tokens" in factors.targets else 0
+    total = 0
+    for num_prompt, num_new in lengths:
+        if num_new < 1:
+            continue
+        read = num_prompt + num_new - 1
+        pairs = read * (read + 1) // 2
+        total += read * per_token + 4 * pairs * shape.query_size * shape.num_layers + num_new * per_head
+    return total
+
+
+def activation_bytes_per_token(shape: Shape, method: MethodLike, *, activation_bytes: int = 4) -> int:
+    """What the forward pass keeps of one token for the backward pass, all layers, with transformers' own modules and fused attention.
+
+    Kept in a layer, in elements: each norm's input and normalised input (2 h a norm; the latter only where its weight learns) and output
+    (h, read by a matrix that learns); queries, attention output (query_size each) and keys and values (kv_size each); log-sum-exp (one a
+    head); gate, its activation, up, and their product (4 x intermediate). LoRA adds each factor's inner vector (rank).
+    """
+    factors = factors_of(method)
+    norms = max(shape.num_layer_norms, 2)
+    read = {"attention": {"q_proj", "k_proj", "v_proj"}, "mlp": {"gate_proj", "up_proj"}}
+    learns = set(LAYER_LINEARS) if factors is None else factors.targets
+    elements = norms * shape.hidden_size * (2 if factors is None else 1)
+    elements += shape.hidden_size * sum(not group.isdisjoint(learns) for group in read.values())
+    elements += 2 * shape.query_size + 2 * shape.kv_size + shape.num_heads
+    elements += shape.intermediate_size * (4 if "down_proj" in learns else 3)
+    if factors is not None:
+        elements += factors.rank * len(factors.targets & set(LAYER_LINEARS))
+    return shape.num_layers * elements * activation_bytes
+
+
+def training_memory_bytes(
+    shape: Shape,
+    method: MethodLike,
+    micro_batch_tokens: int,
+    *,
+    num_logits: int | None = None,
+    precision: Precision = "fp32",
+    frozen_bytes: int = 4,
+    state_bytes: int = 8,
+) -> int:
+    """Peak bytes of weights, gradients, optimiser state, kept activations and logits; the process itself (libraries) is not in it.
+
+    weights: 4 a parameter that learns, `frozen_bytes` a frozen one, and 2 more a matrix element for the bf16 copies of `bf16`;
+    gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning parameter;
+    activations: `activation_bytes_per_token` x tokens of a micro batch; logits: 3 fp32 copies (logits, log-probabilities, gradient) of
+    `num_logits` rows of the vocabulary at once (None: every token of the micro batch; fewer where the loss is computed in chunks).
+    """
+    total, learning = num_parameters(shape), num_trainable(shape, method)
+    frozen = 0 if factors_of(method) is None else total
+    compute = BYTES[precision]
+    copies = total * 2 if precision == "bf16" and (frozen == 0 or frozen_bytes != 2) else 0
+    weights = learning * 4 + frozen * frozen_bytes + copies
+    activations = micro_batch_tokens * activation_bytes_per_token(shape, method, activation_bytes=compute)
+    logits = 3 * 4 * shape.vocab_size * (micro_batch_tokens if num_logits is None else num_logits)
+    return weights + learning * (4 + state_bytes) + activations + logits
+
+
+def generation_memory_bytes(shape: Shape, num_sequences: int, max_length: int, *, precision: Precision = "fp32") -> int:
+    """Peak bytes of weights, key-value cache and one step's logits for so many sequences at once, each of up to `max_length` tokens.
+
+    cache: 2 (keys, values) x layers x kv_size a token; logits: 2 fp32 copies of one row a sequence. Libraries are not in it.
+    """
+    each = BYTES[precision]
+    cache = 2 * shape.num_layers * shape.kv_size * num_sequences * max_length * each
+    return num_parameters(shape) * each + cache + 2 * 4 * num_sequences * shape.vocab_size
+
+
+def disk_bytes(shape: Shape, method: MethodLike | None = None, *, bytes_per_parameter: int = 4, checkpoint: bool = False) -> int:
+    """Bytes of what is stored: the model (None or full tuning) or the adapter; a checkpoint holds two moments as well (fp32)."""
+    count = num_parameters(shape) if method is None else num_trainable(shape, method)
+    return count * (bytes_per_parameter + 8 * checkpoint)
