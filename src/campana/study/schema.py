@@ -219,3 +219,14 @@ class StudyFile(Section):
             if not levels:
                 raise ValueError(f"factor {factor!r} has no levels; give it two or more, or leave it out")
         return value
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON Schema of the study file, for editors; the recipe of `base` is spelled out under `$defs.ArmRecipe`."""
+    schema = StudyFile.model_json_schema()
+    recipe = ArmRecipe.model_json_schema()
+    schema.setdefault("$defs", {}).update(recipe.pop("$defs", {}))
+    recipe.pop("required", None)  # A level may set what base leaves out.
+    schema["$defs"]["ArmRecipe"] = recipe
+    schema["properties"]["base"] = {"$ref": "#/$defs/ArmRecipe", "description": schema["properties"]["base"].get("description", "")}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "campana.study/1", **schema}

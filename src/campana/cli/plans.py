@@ -1,0 +1,145 @@
+"""`campana plan` and `campana why`: what would run, and which field made it so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campana.core.digest import DigestCache, digest_path
+from campana.core.graph import topological
+from campana.core.plan import Plan, make_plan
+from campana.core.store import Store
+from campana.errors import UserError
+from campana.parts import kind_of
+from campana.study import Study, load_study
+
+if TYPE_CHECKING:
+    from campana.core.spec import Stage
+
+PLAN_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "campana.plan/1",
+    "type": "object",
+    "required": ["schema", "study", "store", "arms", "stages", "counts"],
+    "properties": {
+        "schema": {"const": "campana.plan/1"},
+        "study": {"type": "string"},
+        "store": {"type": "string"},
+        "arms": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "levels", "baseline", "stages"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "levels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "baseline": {"type": "boolean"},
+                    "stages": {"type": "array", "items": {"type": "string"}, "description": "Keys of the arm's stages."},
+                },
+            },
+        },
+        "stages": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["key", "kind", "label", "state", "reason", "inputs"],
+                "properties": {
+                    "key": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                    "kind": {"type": "string"},
+                    "label": {"type": "string"},
+                    "state": {"type": "string", "description": "built, build, running, or failed before."},
+                    "reason": {"type": "string"},
+                    "inputs": {"type": "object", "additionalProperties": {"type": "string"}},
+                },
+            },
+        },
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A study and the store that it is looked up in."""
+
+    study: Study
+    store: Store
+
+
+def open_study(path: Path, store_path: Path) -> Opened:
+    """Load a study; the digests of its data are remembered in the store."""
+    store = Store(store_path)
+    cache = DigestCache(store.root)
+    study = load_study(path, digest=lambda source: digest_path(source, cache))
+    return Opened(study, store)
+
+
+def plan_of(opened: Opened) -> Plan:
+    """The plan of the study's answer."""
+    return make_plan(opened.study.targets, opened.store)
+
+
+def as_json(opened: Opened, plan: Plan) -> dict[str, Any]:
+    """The plan as `campana.plan/1`."""
+    return {
+        "schema": "campana.plan/1",
+        "study": opened.study.name,
+        "store": str(opened.store.root),
+        "arms": [
+            {
+                "name": arm.name,
+                "levels": dict(arm.levels),
+                "baseline": arm.baseline,
+                "stages": [stage.key for stage in topological(list(arm.stages.check.values()))],
+            }
+            for arm in opened.study.arms
+        ],
+        "stages": [
+            {
+                "key": entry.key,
+                "kind": kind_of(type(entry.stage.spec)),
+                "label": entry.stage.label,
+                "state": str(entry.state),
+                "reason": entry.reason,
+                "inputs": {name: _input_key(value) for name, value in entry.stage.inputs.items()},
+            }
+            for entry in plan.entries
+        ],
+        "counts": dict(Counter(str(entry.state) for entry in plan.entries)),
+    }
+
+
+def _input_key(value: Any) -> str:
+    return str(value.key if hasattr(value, "key") else value.identity)
+
+
+def as_text(opened: Opened, plan: Plan) -> str:
+    """The plan as a table: what would run, and why."""
+    counts = Counter(str(entry.state) for entry in plan.entries)
+    arms = ", ".join(arm.name for arm in opened.study.arms)
+    lines = [f"{opened.study.question}", f"arms: {arms}", f"store: {opened.store.root}", ""]
+    wanted = [entry for entry in plan.entries if str(entry.state) != "built"]
+    width = max((len(entry.stage.label) for entry in wanted), default=0)
+    lines += [f"  {entry.key[:8]}  {str(entry.state):<7} {entry.stage.label:<{width}}  {entry.reason}" for entry in wanted]
+    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    lines += ["", f"{len(plan.entries)} stages: {told}" + ("" if wanted else "; nothing to do")]
+    return "\n".join(lines).strip()
+
+
+def find_stage(opened: Opened, words: str) -> Stage:
+    """The one stage of the study whose key starts with the words, or whose label holds them all."""
+    stages = topological(opened.study.targets)
+    found = [stage for stage in stages if stage.key.startswith(words)] if len(words) >= 4 else []
+    found = found or [stage for stage in stages if stage.label == words]
+    found = found or [stage for stage in stages if all(word in stage.label.split() for word in words.split())]
+    found = found or [stage for stage in stages if words in stage.label]
+    if len(found) == 1:
+        return found[0]
+    listed = "\n  ".join(f"{stage.key[:8]}  {stage.label}" for stage in (found or stages)[:40])
+    problem = f"no stage is named {words!r}" if not found else f"{len(found)} stages fit {words!r}"
+    raise UserError(problem, hint=f"give a label or the start of a key:\n  {listed}")
+
+
+

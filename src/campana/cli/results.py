@@ -1,0 +1,73 @@
+"""`campana show` and `campana report`: what a study says, as text, JSON and a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from campana.cli.plans import open_study
+from campana.core.store import Store
+from campana.errors import UserError
+from campana.outcome import gather
+from campana.parts import nearest
+from campana.study import Study
+
+SHOWN = ("study", "answer", "arms", "measure", "costs", "pareto", "fairness", "missing", "warnings")
+
+SHOW_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$id": "campana.show/1",
+    "type": "object",
+    "required": ["schema", "study", "answer", "arms", "measure", "costs"],
+    "properties": {
+        "schema": {"const": "campana.show/1"},
+        **{name: {"description": f"As `{name}` of campana.report/1."} for name in SHOWN},
+    },
+}
+
+
+def show(study_path: Path, store_path: Path, item: str | None, as_json: bool) -> str:
+    """The answer of a study as text or as `campana.show/1`; or one item with all its answers."""
+    opened = open_study(study_path, store_path)
+    report = gather(opened.study, opened.store)
+    if item is not None:
+        return _item(report, item, as_json)
+    if as_json:
+        kept = {name: report[name] for name in SHOWN if name in report}
+        return json.dumps({"schema": "campana.show/1", **kept}, ensure_ascii=False, indent=1)
+    from campana.report.terminal import summary
+
+    return summary(report, 100)
+
+
+def _item(report: dict[str, Any], item_id: str, as_json: bool) -> str:
+    items = {item["id"]: item for item in report.get("items", [])}
+    if item_id not in items:
+        if not items:
+            raise UserError("no answers yet", hint="campana run STUDY")
+        raise UserError(f"no item {item_id!r}", hint=nearest(item_id, list(items)[:200]))
+    if as_json:
+        return json.dumps(items[item_id], ensure_ascii=False, indent=1)
+    from campana.report.terminal import item_text
+
+    return item_text(items[item_id], 100)
+
+
+def default_report_dir(study: Study, store: Store) -> Path:
+    """Where a study's report goes when nobody says."""
+    return store.root / "reports" / study.name
+
+
+def write_report(study: Study, store: Store, output: Path | None) -> Path:
+    """Write report.html and report.json; returns the page's path."""
+    from campana.report.page import render
+
+    report = gather(study, store)
+    folder = output or default_report_dir(study, store)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n"), ("report.html", render(report))):
+        partial = folder / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / name)
+    return folder / "report.html"

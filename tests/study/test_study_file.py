@@ -1,0 +1,150 @@
+"""The study file, right and wrong: what a person types, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from campana.errors import StudyError
+from campana.study import Study, StudyFile, build_study, load_study
+from campana.study.reading import parse_document, read_document
+
+Edited = Callable[..., Study]
+
+
+def keys(study: Study) -> dict[str, str]:
+    return {arm.name: study.measure.key + arm.stages.check[0].key for arm in study.arms}
+
+
+def test_arms_are_the_product_and_the_baselines(edited: Edited) -> None:
+    study = edited()
+    assert [arm.name for arm in study.arms] == [
+        "method=full size=small",
+        "method=full size=large",
+        "method=lora size=small",
+        "method=lora size=large",
+        "untuned",
+    ]
+    untuned = study.arms[-1]
+    assert untuned.baseline
+    assert not untuned.stages.tune
+    assert untuned.stages.generate[0].key == untuned.stages.generate[1].key  # Greedy and untuned: seeds move nothing.
+
+
+def test_what_arms_share_is_one_stage(edited: Edited) -> None:
+    full, _, lora, _, _ = edited().arms
+    assert full.stages.prepare is not None
+    assert lora.stages.prepare is not None
+    assert full.stages.prepare.key == lora.stages.prepare.key
+    assert full.stages.tune[0].key != lora.stages.tune[0].key
+
+
+def test_contrasts_are_matched_on_the_other_factors(edited: Edited) -> None:
+    spec = edited().measure.spec
+    first = spec.contrasts[0]  # type: ignore[attr-defined]
+    assert first.primary
+    assert first.left == ("method=lora size=small", "method=lora size=large")
+    assert first.right == ("method=full size=small", "method=full size=large")
+    names = [contrast.name for contrast in spec.contrasts]  # type: ignore[attr-defined]
+    assert names[:2] == ["method: lora - full", "size: large - small"]
+    assert "method=full size=small - untuned" in names
+
+
+def test_python_and_yaml_give_the_same_keys(folder: Path) -> None:
+    document = read_document(folder / "study.yaml")
+    built = build_study(StudyFile.model_validate(document.values), name="another name", base_dir=folder, cores=7)
+    assert keys(built) == keys(load_study(folder / "study.yaml", cores=1))
+
+
+def test_one_learning_rate_changes_one_methods_tunes_only(folder: Path, edited: Edited) -> None:
+    before = {arm.name: arm.stages for arm in load_study(folder / "study.yaml", cores=1).arms}
+    after = {arm.name: arm.stages for arm in edited("tune.lr: 1e-4", "tune.lr: 3e-4").arms}
+    moved = {name for name in before if before[name].tune and before[name].tune[0].key != after[name].tune[0].key}
+    assert moved == {"method=lora size=small", "method=lora size=large"}
+
+
+def test_names_paths_and_execution_are_not_in_keys(folder: Path, edited: Edited) -> None:
+    before = load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key
+    (folder / "rows.jsonl").rename(folder / "moved.jsonl")
+    after = edited(
+        "  rows: {path: rows.jsonl", "  others: {path: moved.jsonl", "{rows: 4}", "{others: 4}", "{rows: 4}", "{others: 4}", "{rows: 8}", "{others: 8}",
+        "batch_tokens: 64", "batch_tokens: 64\n    micro_batch_tokens: 32",
+    )
+    assert after.arms[0].stages.check[0].key == before
+
+
+def test_a_search_makes_trials_of_equal_budget_and_a_select(edited: Edited) -> None:
+    study = edited("tune.lr: 1e-5", "tune.lr: {search: [1e-5, 3e-5]}", "tune.lr: 1e-4", "tune.lr: {search: [3e-4, 1e-4]}")
+    stages = study.arms[2].stages
+    assert [trial.spec.learning_rate.value for trial in stages.trials] == [1e-4, 3e-4]  # type: ignore[attr-defined]
+    assert {trial.spec.budget for trial in stages.trials} == {0.25}  # type: ignore[attr-defined]
+    assert stages.tune[0].inputs["select"] is stages.select
+
+
+WRONG = [
+    ("unknown field", ("epochs: 1", "epoch: 1"), "study.yaml:13 base.tune.epoch", "is not a field", "'epochs'"),
+    ("unknown top field", ("seeds:", "seed:"), "study.yaml:3 seed", "is not a field", "'seeds'"),
+    ("wrong type", ("epochs: 1", "epochs: many"), "study.yaml:13 base.tune.epochs", "must be a number, not 'many'", ""),
+    ("empty factor", ("  size:\n    small: {tune.data: {rows: 4}}\n    large: {tune.data: {rows: 8}}", "  size: {}"), "study.yaml:17 factors", "no levels", ""),
+    ("undeclared field", ("tune.lr: 1e-4}", "tune.lr: 1e-4, tune.epochs: 2}"), "study.yaml:19", "does not declare", "tune.epochs"),
+    ("missing file", ("path: rows.jsonl", "path: row.jsonl"), "study.yaml:6 data.rows.path", "no such file: row.jsonl", "relative to the study file"),
+    ("one name twice", ("    large:", "    small:"), "study.yaml:23", "'small' is there twice (first in line 22)", "another name"),
+    ("an alias in itself", ("base:\n", "base: &base\n  check: *base\n"), "study.yaml:10", "contains itself", ""),
+    ("a tab", ("  model: tiny", "\tmodel: tiny"), "study.yaml:10", "tab", "spaces"),
+    ("unknown method", ("tune.method: full", "tune.method: ful"), "study.yaml:19 factors.method.full.tune.method", "unknown method 'ful'", ""),
+    ("unknown method field", ("rank: 4", "rnk: 4"), "study.yaml:20 factors.method.lora.tune.method", "rnk", "rank"),
+    ("unknown level", ("method=lora, method=full", "method=loro, method=full"), "study.yaml:2", "no level 'loro'", "'lora'"),
+    ("unknown data set", ("data: {rows: 4}\n    epochs", "data: {rose: 4}\n    epochs"), "", "", ""),
+    ("unknown suite", ("suite: questions", "suite: question"), "study.yaml:16 base.generate.suite", "unknown suite 'question'", "'questions'"),
+    ("two factors, one field", ("tune.data: {rows: 8}", "tune.data: {rows: 8}\n  more:\n    a: {tune.lr: 1e-3}\n    b: {tune.lr: 1e-4}"), "factors.more", "both set tune.lr", ""),
+    ("unequal search", ("tune.lr: 1e-4", "tune.lr: {search: [1e-4, 3e-4]}"), "factors", "same learning-rate search", "as many candidates"),
+    ("equal seeds", ("[0, 1]", "[0, 0]"), "study.yaml:3 seeds", "two seeds are equal", ""),
+    ("a rate in words", ("tune.lr: 1e-5", "tune.lr: fast"), "study.yaml:19", "must be a number", ""),
+    ("no such baseline", ("method=lora, method=full", "method=lora, untunde"), "study.yaml:2", "no baseline", "untuned"),
+]
+
+
+@pytest.mark.parametrize(("changes", "where", "message", "hint"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+def test_wrong_files_are_told_where_and_what_next(edited: Edited, changes: tuple[str, ...], where: str, message: str, hint: str) -> None:
+    if not message:  # The field is overridden by every level, so nothing wrong is left.
+        edited(*changes)
+        return
+    with pytest.raises(StudyError) as caught:
+        edited(*changes)
+    text = str(caught.value)
+    assert text.startswith(where) or where in (caught.value.where or "")
+    assert message in text
+    assert hint in text
+    assert "pydantic" not in text
+
+
+def test_numbers_and_names_read_as_people_mean_them() -> None:
+    values = parse_document("lr: 1e-5\nname: no\nlevel: {on: 1, 8: 2}\nday: 2026-01-01\nflag: true\n").values
+    assert values == {"lr": 1e-5, "name": "no", "level": {"on": 1, "8": 2}, "day": "2026-01-01", "flag": True}
+
+
+def test_a_byte_order_mark_is_no_harm(folder: Path) -> None:
+    path = folder / "study.yaml"
+    before = keys(load_study(path, cores=1))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert keys(load_study(path, cores=1)) == before
+
+
+def test_not_utf8_is_told_with_its_line(folder: Path) -> None:
+    path = folder / "study.yaml"
+    path.write_bytes(path.read_bytes().replace(b"LoRA reach", b"LoRA r\xe9ach"))
+    with pytest.raises(StudyError, match=r"study.yaml:1: not UTF-8: byte 0xe9"):
+        load_study(path)
+
+
+def test_a_missing_study_names_the_ones_there(folder: Path) -> None:
+    with pytest.raises(StudyError, match="study.yaml"):
+        load_study(folder / "stdy.yaml")
+
+
+def test_excluded_combinations_are_no_arms(edited: Edited) -> None:
+    study = edited("baselines:", "exclude: [{method: full, size: large}]\nbaselines:")
+    assert "method=full size=large" not in [arm.name for arm in study.arms]
+    assert study.measure.spec.contrasts[0].left == ("method=lora size=small",)  # type: ignore[attr-defined]
