@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def locked(entry: Path) -> Iterator[None]:
+def locked(entry: Path) -> Generator[None]:
     """Hold the lock of a cache entry. The lock goes with its process: a killed one blocks nobody."""
     from filelock import FileLock
 

