@@ -43,9 +43,20 @@ baselines:
 def folder(tmp_path: Path) -> Path:
     """A folder with a study file and what it names."""
     (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
-    rows = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in "one two three four five six seven eight nine ten eleven".split()]
+    rows = [
+        {"instruction": f"Say {word}.", "input": "", "output": word}
+        for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+    ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    items = [{"id": f"q{n}", "category": "echo", "messages": [{"role": "user", "content": f"Say {n}."}], "checks": [{"kind": "number", "value": n}]} for n in range(4)]
+    items = [
+        {
+            "id": f"q{n}",
+            "category": "echo",
+            "messages": [{"role": "user", "content": f"Say {n}."}],
+            "checks": [{"kind": "number", "value": n}],
+        }
+        for n in range(4)
+    ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
     (tmp_path / "tiny-model").mkdir()
     (tmp_path / "tiny-model" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")

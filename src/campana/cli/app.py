@@ -79,7 +79,9 @@ def run(
     study: StudyPath,
     store: StorePath = DEFAULT_STORE,
     executor: Annotated[str, typer.Option(help="local: a process a stage; inline: all in this one, for a debugger.")] = "local",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the report; default: reports/<study> in the store.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the report; default: reports/<study> in the store.")
+    ] = None,
 ) -> None:
     """Run a study, or go on where it stopped: the same command."""
     from campana.cli import runs
@@ -121,7 +123,9 @@ def show(
 def report(
     study: StudyPath,
     store: StorePath = DEFAULT_STORE,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to; default: reports/<study> in the store.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; default: reports/<study> in the store.")
+    ] = None,
 ) -> None:
     """Write report.html (one self-contained page) and report.json (every number in it)."""
     from campana.cli import plans, results

@@ -23,7 +23,9 @@ def describe(group: str | None, kind: str | None, schema: str | None, as_json: b
         part = find(group, kind)
         rows = [{"field": row[0], "type": row[1], "default": row[2], "what": row[3]} for row in field_rows(part)]
         if as_json:
-            return json.dumps({"group": group, "kind": kind, "version": part.version, "what": first_paragraph(part), "fields": rows}, indent=1)
+            return json.dumps(
+                {"group": group, "kind": kind, "version": part.version, "what": first_paragraph(part), "fields": rows}, indent=1
+            )
         lines = [f"{group} {kind} (version {part.version}): {first_paragraph(part)}"]
         lines += [f"  {row['field']}: {row['type']}, {row['default']}\n      {row['what']}" for row in rows]
         return "\n".join(lines)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campana.core.digest import DigestCache, digest_path
-from campana.core.graph import topological
 from campana.core.plan import Plan, make_plan
 from campana.core.store import Store
 from campana.errors import UserError
@@ -92,7 +91,7 @@ def as_json(opened: Opened, plan: Plan) -> dict[str, Any]:
                 "name": arm.name,
                 "levels": dict(arm.levels),
                 "baseline": arm.baseline,
-                "stages": [stage.key for stage in topological(list(arm.stages.check.values()))],
+                "stages": list(by_key(arm.stages.check.values())),
             }
             for arm in opened.study.arms
         ],
@@ -122,7 +121,7 @@ def as_text(opened: Opened, plan: Plan) -> str:
     lines = [f"{opened.study.question}", f"arms: {arms}", f"store: {opened.store.root}", ""]
     wanted = [entry for entry in plan.entries if str(entry.state) != "built"]
     width = max((len(entry.stage.label) for entry in wanted), default=0)
-    lines += [f"  {entry.key[:8]}  {str(entry.state):<7} {entry.stage.label:<{width}}  {entry.reason}" for entry in wanted]
+    lines += [f"  {entry.key[:8]}  {entry.state!s:<7} {entry.stage.label:<{width}}  {entry.reason}" for entry in wanted]
     told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     lines += ["", f"{len(plan.entries)} stages: {told}" + ("" if wanted else "; nothing to do")]
     return "\n".join(lines).strip()
@@ -130,7 +129,7 @@ def as_text(opened: Opened, plan: Plan) -> str:
 
 def find_stage(opened: Opened, words: str) -> Stage:
     """The one stage of the study whose key starts with the words, or whose label holds them all."""
-    stages = topological(opened.study.targets)
+    stages = list(by_key(opened.study.targets).values())
     found = [stage for stage in stages if stage.key.startswith(words)] if len(words) >= 4 else []
     found = found or [stage for stage in stages if stage.label == words]
     found = found or [stage for stage in stages if all(word in stage.label.split() for word in words.split())]
@@ -140,6 +139,3 @@ def find_stage(opened: Opened, words: str) -> Stage:
     listed = "\n  ".join(f"{stage.key[:8]}  {stage.label}" for stage in (found or stages)[:40])
     problem = f"no stage is named {words!r}" if not found else f"{len(found)} stages fit {words!r}"
     raise UserError(problem, hint=f"give a label or the start of a key:\n  {listed}")
-
-
-

@@ -124,7 +124,11 @@ def study_page() -> str:
 
 def parts_page() -> str:
     """The page of all registered kinds."""
-    lines = [HEAD, "# Kinds\n", "What a study can name, by group. `campana describe GROUP` prints the same for what is installed on your machine.\n"]
+    lines = [
+        HEAD,
+        "# Kinds\n",
+        "What a study can name, by group. `campana describe GROUP` prints the same for what is installed on your machine.\n",
+    ]
     for group in GROUPS:
         lines.append(f"## {group}\n")
         for kind, part in known(group).items():
@@ -137,10 +141,19 @@ def commands_page() -> str:
     """The page of the commands."""
     from campana.cli.app import app
 
-    lines = [HEAD, "# Commands\n", "Exit codes: 0 all built, 1 something failed, 2 the study file or another input is wrong, 3 waiting for people.\n"]
+    lines = [
+        HEAD,
+        "# Commands\n",
+        "Exit codes: 0 all built, 1 something failed, 2 the study file or another input is wrong, 3 waiting for people.\n",
+    ]
     group = typer.main.get_command(app)
     for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]  # a Typer app with commands is a click Group
-        lines += [f"## campana {name}\n", " ".join((command.help or "").split()) + "\n", "| argument | default | what it says |", "|---|---|---|"]
+        lines += [
+            f"## campana {name}\n",
+            " ".join((command.help or "").split()) + "\n",
+            "| argument | default | what it says |",
+            "|---|---|---|",
+        ]
         for param in command.params:
             if param.name == "help":
                 continue
@@ -159,7 +172,7 @@ def pages() -> dict[str, str]:
 def main(argv: list[str]) -> int:
     """Write the pages, or with `--check` say which are stale."""
     check = "--check" in argv
-    docs_dir = Path([word for word in argv if not word.startswith("--")][0])
+    docs_dir = Path(next(word for word in argv if not word.startswith("--")))
     stale: list[str] = []
     for name, text in pages().items():
         path = docs_dir / name

@@ -25,9 +25,9 @@ class Sample(Part):
 
     kind: Literal["sample"] = "sample"
     seed: int
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1)
 
 
 Sampling = Annotated[Greedy | Sample, Field(discriminator="kind")]

@@ -24,13 +24,13 @@ class Generate(StageSpec):
     """The chat template; the same as in training."""
     sampling: Sampling = Greedy()
     """Greedy, or sampling with a seed for every item."""
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
     """Most tokens of an answer; an answer cut there is marked `length`."""
-    max_items: int | None = Field(None, ge=1)
+    max_items: int | None = Field(default=None, ge=1)
     """Only so many items of the suite, taken evenly over categories in a hash order; None: all."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the matrix products."""
-    journal_every: Annotated[int, EXECUTION] = Field(1, ge=1)
+    journal_every: Annotated[int, EXECUTION] = Field(default=1, ge=1)
     """Answers between two writes of the journal."""
 
     def run(self, context: Context) -> Meter:

@@ -40,9 +40,9 @@ class Measure(StageSpec):
     contrasts: tuple[Contrast, ...]
     average: Literal["macro", "micro"] = "macro"
     """The headline: mean over categories of their means (as the papers do), or mean over items."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of every interval."""
-    margin: float = Field(0.02, ge=0)
+    margin: float = Field(default=0.02, ge=0)
     """Differences within it are of no practical worth: an interval inside it is `equivalent`."""
     seed: int = 0
     """Of the resampling."""

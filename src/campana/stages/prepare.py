@@ -17,9 +17,9 @@ class Portion(Part):
 
     format: Annotated[SerializeAsAny[Format], part_of("format")]
     """How its rows read."""
-    count: int | None = Field(None, ge=1)
+    count: int | None = Field(default=None, ge=1)
     """How many rows; None: see `fraction`."""
-    fraction: float | None = Field(None, gt=0, le=1)
+    fraction: float | None = Field(default=None, gt=0, le=1)
     """Which share of the rows that can be used; None with `count` None: all."""
 
 
@@ -31,9 +31,9 @@ class Prepare(StageSpec):
     """What is mixed, by the names of the inputs."""
     template: str = "model"
     """`model`: the chat template that the model brings; or a named one of ours."""
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(default=1024, ge=8)
     """Most tokens a row; a longer row loses its last turns whole, and is dropped where no answer is left."""
-    validation: int = Field(64, ge=0)
+    validation: int = Field(default=64, ge=0)
     """Rows held out of every data set together, from the other end of the hash order: never in any subset's training rows."""
     subset_seed: int = 0
     """Seeds the hash order."""

@@ -21,29 +21,29 @@ class Tune(StageSpec):
     """What learns: `full` or `lora`."""
     learning_rate: LearningRate
     """Peak learning rate: fixed, or the one that the `select` stage found."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
     """Passes over the training rows."""
-    batch_tokens: int = Field(8192, ge=1)
+    batch_tokens: int = Field(default=8192, ge=1)
     """Tokens of one optimiser step, prompts included."""
     schedule: Schedule = Schedule()
     """How the learning rate goes."""
     optimizer: AdamW = AdamW()
     """The optimiser."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this global norm."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the matrix products. Master weights, optimiser state and the loss are fp32 in both."""
     seed: int = 0
     """Data order, adapter initialisation and dropout."""
-    budget: float = Field(1.0, gt=0, le=1)
+    budget: float = Field(default=1.0, gt=0, le=1)
     """Share of the steps that is run, with the schedule shortened to fit: below 1 in learning-rate trials."""
     export: bool = True
     """False in trials: the metrics are kept, the weights are not."""
-    num_evaluations: int = Field(4, ge=1)
+    num_evaluations: int = Field(default=4, ge=1)
     """How often the validation loss is measured, evenly spaced, the end included."""
-    micro_batch_tokens: Annotated[int, EXECUTION] = Field(2048, ge=1)
+    micro_batch_tokens: Annotated[int, EXECUTION] = Field(default=2048, ge=1)
     """Most tokens in one forward pass; a memory limit, it does not move the result beyond rounding."""
-    checkpoint_seconds: Annotated[float, EXECUTION] = Field(120.0, ge=0)
+    checkpoint_seconds: Annotated[float, EXECUTION] = Field(default=120.0, ge=0)
     """Seconds between checkpoints, 0: after every step; a kill loses at most this much work."""
 
     def run(self, context: Context) -> Meter:

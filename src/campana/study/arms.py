@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ def draft_arms(file: StudyFile, document: Document) -> list[Draft]:
 
 
 def _draft(
-    file: StudyFile, document: Document, name: str, levels: Mapping[str, str], baseline: bool, settings: list[tuple[str, Any, Place]]
+    file: StudyFile, document: Document, name: str, levels: Mapping[str, str], baseline: bool, settings: Sequence[tuple[str, Any, Place]]
 ) -> Draft:
     values = copy.deepcopy(dict(file.base))
     origins: dict[tuple[str, ...], Place] = {}
@@ -73,11 +73,11 @@ def _draft(
 def _put(values: dict[str, Any], steps: tuple[str, ...], value: Any, document: Document, place: Place) -> None:
     inner = values
     for step in steps[:-1]:
-        following = inner.get(step)
-        if following is None and step not in inner:
-            following = inner[step] = {}
-        if isinstance(following, str):  # A bare kind, `method: lora`, gets a field.
-            following = inner[step] = {"kind": following}
+        if step not in inner:
+            inner[step] = {}
+        if isinstance(inner[step], str):  # A bare kind, `method: lora`, gets a field.
+            inner[step] = {"kind": inner[step]}
+        following: Any = inner[step]
         if not isinstance(following, dict):
             raise StudyError(
                 f"{'.'.join(steps)} cannot be set: {step!r} is {following!r} in the base recipe",

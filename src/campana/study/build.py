@@ -66,15 +66,15 @@ def load_study(path: Path, *, digest: Digest = digest_path, cores: int | None = 
     return _build(file, document, path.resolve().parent, path.stem, path, digest, cores)
 
 
-def build_study(file: StudyFile, *, name: str, base_dir: Path | None = None, digest: Digest = digest_path, cores: int | None = None) -> Study:
+def build_study(
+    file: StudyFile, *, name: str, base_dir: Path | None = None, digest: Digest = digest_path, cores: int | None = None
+) -> Study:
     """Resolve a study made in Python; paths are relative to `base_dir`. The keys are those of the same study in YAML."""
     values = file.model_dump(mode="json", exclude_unset=True)
     return _build(file, Document(values, {}), base_dir or Path(), name, None, digest, cores)
 
 
-def _build(
-    file: StudyFile, document: Document, base_dir: Path, name: str, path: Path | None, digest: Digest, cores: int | None
-) -> Study:
+def _build(file: StudyFile, document: Document, base_dir: Path, name: str, path: Path | None, digest: Digest, cores: int | None) -> Study:
     drafts = draft_arms(file, document)
     wiring = Wiring(file, base_dir, digest, cores or os.cpu_count() or 1)
     recipes = {draft.name: _recipe(draft, document) for draft in drafts}
@@ -89,8 +89,12 @@ def _build(
         flat = flatten(recipe.model_dump(mode="json"))
         arms.append(Arm(draft.name, draft.levels, draft.baseline, flat, stages))
     declared = {factor: {p for fields in levels.values() for p in fields} for factor, levels in file.factors.items()}
-    contrast_check(((arm.name, arm.levels, arm.recipe) for arm in arms if not arm.baseline) if any(not arm.baseline for arm in arms) else
-                   [(arms[0].name, arms[0].levels, arms[0].recipe)], declared)
+    contrast_check(
+        ((arm.name, arm.levels, arm.recipe) for arm in arms if not arm.baseline)
+        if any(not arm.baseline for arm in arms)
+        else [(arms[0].name, arms[0].levels, arms[0].recipe)],
+        declared,
+    )
     suites = {recipe.generate.suite for recipe in recipes.values()}
     if len(suites) > 1:
         raise StudyError(
@@ -131,7 +135,9 @@ def _check_budgets(recipes: Mapping[str, ArmRecipe], document: Document) -> None
     searches = {name: recipe.tune.lr for name, recipe in recipes.items() if recipe.tune is not None}
     kinds = {(len(lr.search), lr.budget) if isinstance(lr, Search) else None for lr in searches.values()}
     if len(kinds) > 1:
-        told = "; ".join(f"{n}: {len(lr.search)} x {lr.budget:g}" if isinstance(lr, Search) else f"{n}: fixed" for n, lr in searches.items())
+        told = "; ".join(
+            f"{n}: {len(lr.search)} x {lr.budget:g}" if isinstance(lr, Search) else f"{n}: fixed" for n, lr in searches.items()
+        )
         raise StudyError(
             f"the arms do not get the same learning-rate search ({told})",
             where=document.where(("factors",)),

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from campana.errors import StudyError
-from campana.parts import nearest
+from campana.parts import GROUPS, known, nearest
 from campana.study.reading import Place
 
 SAID = {
@@ -45,7 +45,7 @@ def study_error(
         text = SAID.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         hint = None
         if problem["type"] == "extra_forbidden":
-            hint = nearest(str(place[-1]), _fields(model, place[:-1]))
+            hint = nearest(str(place[-1]), _fields(model, place[:-1], _at(values, place[:-1])))
         elif problem["type"] not in ("missing", "value_error"):
             text += f", not {_short(_at(values, place))}"
         complaint = (locate((*prefix, *place)), f"{place[-1] if place else 'this'} {text}", hint)
@@ -86,8 +86,8 @@ def _at(values: Any, place: Place) -> Any:
     return values
 
 
-def _fields(model: Any, place: Place) -> list[str]:
-    """The names of the fields at a place of a model, through unions and mappings."""
+def _fields(model: Any, place: Place, value: Any) -> list[str]:
+    """The names of the fields at a place of a model, through unions and mappings; those of the kind that `value` names."""
     models = _models(model)
     for step in place:
         following: list[type[BaseModel]] = []
@@ -96,6 +96,11 @@ def _fields(model: Any, place: Place) -> list[str]:
             if field is not None:
                 following += _models(field.annotation)
         models = following or models
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    for group in GROUPS if kind else ():
+        part = known(group).get(str(kind))
+        if part is not None and any(issubclass(part, candidate) for candidate in models):
+            models = [part]
     return sorted({name for candidate in models for name in candidate.model_fields})
 
 

@@ -73,7 +73,9 @@ def _side(file: StudyFile, drafts: Sequence[Draft], side: str, where: str) -> tu
         arms = [draft for draft in drafts if draft.baseline and draft.name == side]
         if not arms:
             raise StudyError(
-                f"{side!r} is no baseline", where=where, hint=f"write factor=level, or a baseline: {', '.join(file.baselines) or 'there is none'}"
+                f"{side!r} is no baseline",
+                where=where,
+                hint=f"write factor=level, or a baseline: {', '.join(file.baselines) or 'there is none'}",
             )
         return arms, None
     factor, _, level = side.partition("=")

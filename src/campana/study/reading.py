@@ -24,7 +24,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -116,7 +120,9 @@ def _walk(node: yaml.Node, place: Place, lines: dict[Place, int], above: tuple[i
             if not isinstance(key_node, yaml.ScalarNode):
                 raise StudyError("a name must be plain text", where=f"{file}:{key_line}")
             if key_node.tag == "tag:yaml.org,2002:merge":
-                raise StudyError("`<<` is not used here: a study has no inheritance", where=f"{file}:{key_line}", hint="write the fields out")
+                raise StudyError(
+                    "`<<` is not used here: a study has no inheritance", where=f"{file}:{key_line}", hint="write the fields out"
+                )
             key = key_node.value
             if key_node.tag != "tag:yaml.org,2002:str":
                 key_node.tag = "tag:yaml.org,2002:str"  # A level named 8 or true is a name all the same.

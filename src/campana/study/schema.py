@@ -51,7 +51,7 @@ class Search(Section):
 
     search: tuple[float, ...] = Field(min_length=2)
     """Candidates. Every arm must try as many."""
-    budget: float = Field(0.25, gt=0, le=1)
+    budget: float = Field(default=0.25, gt=0, le=1)
     """Share of the steps of the real run that a trial gets; its schedule is shortened to fit."""
 
     @field_validator("search")
@@ -71,27 +71,27 @@ class TuneRecipe(Section):
     """What learns: `full`, or `{kind: lora, rank: 16}`."""
     lr: float | Search
     """Peak learning rate, or `{search: [1e-5, 3e-5, 1e-4]}`."""
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0)
     """Passes over the rows."""
-    batch_tokens: int = Field(8192, ge=16)
+    batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one optimiser step."""
-    max_length: int = Field(1024, ge=8)
+    max_length: int = Field(default=1024, ge=8)
     """Most tokens a row."""
-    validation: int = Field(64, ge=1)
+    validation: int = Field(default=64, ge=1)
     """Rows held out of training, for the validation loss and the learning-rate search."""
     schedule: Schedule = Schedule()
     """How the learning rate goes."""
     optimizer: AdamW = AdamW()
     """The optimiser."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the matrix products; masters and loss are fp32 in both. bf16 pays on CPUs with AVX512-BF16 or AMX, and on GPUs."""
-    num_evaluations: int = Field(4, ge=1)
+    num_evaluations: int = Field(default=4, ge=1)
     """How often the validation loss is measured."""
-    micro_batch_tokens: int = Field(2048, ge=16)
+    micro_batch_tokens: int = Field(default=2048, ge=16)
     """Most tokens in one forward pass (memory; not in the key)."""
-    checkpoint_seconds: float = Field(120.0, ge=0)
+    checkpoint_seconds: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints (not in the key)."""
 
     @field_validator("data")
@@ -110,15 +110,15 @@ class GenerateRecipe(Section):
 
     suite: str
     """A name from `suites`."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0)
     """0: greedy, where seeds move nothing. Above 0: sampled, with a seed for every item."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """Nucleus of the sampling."""
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
     """Most tokens of an answer."""
-    max_items: int | None = Field(None, ge=1)
+    max_items: int | None = Field(default=None, ge=1)
     """Only so many items, spread evenly over the categories; None: all."""
-    engine: Annotated[SerializeAsAny[Engine], part_of("engine")] = Field("packed", validate_default=True)
+    engine: Annotated[SerializeAsAny[Engine], part_of("engine")] = Field(default="packed", validate_default=True)
     """What generates."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the matrix products."""
@@ -160,9 +160,9 @@ class MeasureRecipe(Section):
 
     average: Literal["macro", "micro"] = "macro"
     """Mean over categories of their means, or mean over items."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of the intervals."""
-    margin: float = Field(0.02, ge=0)
+    margin: float = Field(default=0.02, ge=0)
     """Differences within it are of no practical worth."""
 
 
@@ -182,7 +182,7 @@ class StudyFile(Section):
     """What you want to know, in a sentence; the report opens with it."""
     primary: Primary
     """The contrast that decides, said before the run."""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Each tuned arm is run once a seed: data order, initialisation, sampling."""
     models: Mapping[str, str] = Field(min_length=1)
     """Name -> `hf:org/name@revision`, `pypi:package==version#member`, a folder, or a `.gguf` file."""

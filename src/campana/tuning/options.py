@@ -31,11 +31,11 @@ class Schedule(Part):
 
     kind: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """After warm-up: half a cosine or a line to `floor`, constant, or stable and then a linear decay (WSD)."""
-    warmup: float = Field(0.03, ge=0, lt=1)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly from 0 to its peak."""
-    decay: float = Field(0.2, gt=0, le=1)
+    decay: float = Field(default=0.2, gt=0, le=1)
     """WSD only: share of the steps of the final linear decay."""
-    floor: float = Field(0.0, ge=0, le=1)
+    floor: float = Field(default=0.0, ge=0, le=1)
     """Where the decay ends, as a share of the peak."""
 
 
@@ -43,8 +43,8 @@ class AdamW(Part):
     """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), fp32 state."""
 
     kind: Literal["adamw"] = "adamw"
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Applied to matrices only: not to norms, biases or embeddings of one dimension."""
