@@ -17,7 +17,7 @@ class Format(Part):
         raise NotImplementedError
 
 
-class DroppedRow(Exception):
+class DroppedRow(Exception):  # noqa: N818  # an outcome, often passed on as a value
     """A row that cannot be used: `reason` is a short fixed name (`empty answer`, `bad role order`), counted in the data report."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
