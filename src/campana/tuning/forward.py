@@ -1,0 +1,86 @@
+"""From a pack to its loss: the one place where the loop touches a transformers model.
+
+network = Network.of(model, precision="fp32")
+loss = network.loss(pack, weight=1 / num_supervised)
+loss.backward()
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from campana.tuning import attention
+from campana.tuning.head import OutputLayer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from transformers import PreTrainedModel
+
+    from campana.tuning.packs import Pack
+
+
+def dropouts_of(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
+    """The dropout layers that a method has put in. The base model's own stay off, as is usual in instruction tuning."""
+    found = (m for name, m in model.named_modules() if ".lora_dropout." in name)
+    return tuple(m for m in found if isinstance(m, torch.nn.Dropout) and m.p > 0)
+
+
+def base_of(model: Any) -> PreTrainedModel:
+    """The transformers model inside a PEFT model, or the model itself."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if inner is not None else model
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model that is ready to be run on packs."""
+
+    model: PreTrainedModel
+    """The transformers model, adapters in place."""
+    decoder: torch.nn.Module
+    head: OutputLayer
+    compute: torch.dtype
+    """Arithmetic of the matrix products."""
+    whole_packs: bool
+    """Whether packs may hold more than one row; else this architecture lets rows see each other, and each is run alone."""
+
+    @classmethod
+    def of(cls, model: Any, precision: str) -> Network:
+        """Put our attention into the model, in place, where its layers allow it."""
+        base = base_of(model)
+        compute = torch.bfloat16 if precision == "bf16" else torch.float32
+        whole = attention.supports(base.config)
+        if whole:
+            attention.register()
+            base.set_attn_implementation(attention.NAME)
+        return cls(base, base.get_decoder(), OutputLayer.of(base, compute), compute, whole)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def hidden(self, pack: Pack) -> Tensor:
+        """The last hidden states at the predicting positions, (N, D)."""
+        extra: dict[str, Any] = {"segments": pack.segments} if self.whole_packs else {}
+        with self._arithmetic():
+            outputs = self.decoder(input_ids=pack.ids[None], position_ids=pack.positions[None], use_cache=False, **extra)
+        return outputs.last_hidden_state[0].index_select(0, pack.predicting)
+
+    def loss(self, pack: Pack, weight: float) -> Tensor:
+        """`weight` times the summed cross-entropy of the pack's supervised tokens."""
+        return self.head.loss(self.hidden(pack), pack.targets, weight)
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Generator[None]:
+        if self.compute == torch.float32:
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=self.compute):
+            yield

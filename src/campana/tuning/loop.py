@@ -1,0 +1,218 @@
+"""The loop: optimiser steps over packs, validation, checkpoints. One for all methods.
+
+    run = Run(network, learning, optimizer, plan, ...)
+    run.resume(); run.go()
+
+A step's loss is normalised by the supervised tokens of the whole step, so it does not depend on how the step is cut into
+packs. A loss or gradient that is not finite ends the run before it touches the weights (`Diverged`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from campana.errors import CampanaError, StoreError
+from campana.tuning.optimizer import set_rate
+from campana.tuning.packs import packs_of
+from campana.tuning.schedule import share
+from campana.tuning.state import fits, restore, tensors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.nn import Parameter
+
+    from campana.tuning.checkpoint import Checkpoints
+    from campana.tuning.clock import Clock
+    from campana.tuning.forward import Network
+    from campana.tuning.job import Progress, TuneJob
+    from campana.tuning.packs import Pack
+
+CHECKPOINT_SHARE = 0.03
+"""Most of the time that checkpoints may take, unless one is asked for after every step."""
+
+
+class Diverged(CampanaError):  # noqa: N818 (an outcome that select weighs, not only an error)
+    """The loss or its gradient stopped being a number."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"step {step}: {what}")
+        self.step = step
+        self.what = what
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run: the rows of each step, and where the validation loss is measured."""
+
+    steps: Sequence[Sequence[int]]
+    total_tokens: int
+    """Of all steps' rows."""
+    evaluate_after: frozenset[int]
+    """Numbers of finished steps; 0 is before training."""
+
+
+@dataclass
+class Totals:
+    """What the run has seen and found so far: all that goes into tune.json, and into every checkpoint."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tokens: int = 0
+    supervised: int = 0
+    real_tokens: int = 0
+    """Tokens that were really computed (without what moves no loss)."""
+    squared_lengths: int = 0
+    """Sum over computed rows of length squared."""
+    validated_tokens: int = 0
+    validated_supervised: int = 0
+    validated_squared: int = 0
+
+
+@dataclass(eq=False)
+class Run:
+    """One training run on one process."""
+
+    job: TuneJob
+    network: Network
+    model: torch.nn.Module
+    learning: dict[str, Parameter]
+    optimizer: torch.optim.Optimizer
+    train_rows: Any
+    validation_rows: Any
+    plan: Plan
+    dropouts: Sequence[torch.nn.Module]
+    checkpoints: Checkpoints
+    clock: Clock
+    progress: Progress
+    totals: Totals = field(default_factory=Totals)
+    steps_done: int = 0
+    resumed_from: int = 0
+    num_checkpoints: int = 0
+    failed_checkpoints: list[str] = field(default_factory=list)
+    _since_checkpoint: float = field(default_factory=time.perf_counter)
+    _checkpoint_cost: float = 0.0
+
+    def resume(self) -> None:
+        """Go back to the newest checkpoint that is whole and fits, if there is one."""
+        saved = self.checkpoints.newest()
+        if saved is None or not fits(saved.tensors, self.learning):
+            return
+        restore(saved.tensors, self.learning, self.optimizer)
+        seconds = saved.record["seconds"]
+        self.totals = Totals(**saved.record["totals"])
+        self.steps_done = self.resumed_from = saved.step
+        for phase, spent in seconds.items():
+            self.clock.seconds[phase] += spent
+
+    def go(self) -> None:
+        """Run the steps that are left."""
+        if self.steps_done == 0 and not self.totals.rows:
+            self._validate()
+        self._since_checkpoint = time.perf_counter()
+        while self.steps_done < len(self.plan.steps):
+            with self.clock("train"):
+                self._step()
+            if self.steps_done in self.plan.evaluate_after:
+                self._validate()
+            self._checkpoint()
+
+    def _step(self) -> None:
+        step = self.steps_done
+        packs = self._packs(self.train_rows, self.plan.steps[step])
+        num_supervised = sum(p.targets.numel() for p in packs)
+        rate = self.job.learning_rate * share(self.job.schedule, step, len(self.plan.steps))
+        set_rate(self.optimizer, rate)
+        row: dict[str, Any] = {"step": step + 1, "tokens": sum(p.num_row_tokens for p in packs), "supervised": num_supervised}
+        total, tokens_done, supervised_done = 0.0, 0, 0
+        self._set_dropout(on=True)
+        for index, pack in enumerate(packs):
+            self._seed_dropout(step, index)
+            loss = self.network.loss(pack, 1.0 / num_supervised)
+            total += loss.item()
+            if not math.isfinite(total):
+                self._diverge(row, rate, "the loss is not a number")
+            loss.backward()
+            tokens_done += pack.num_row_tokens
+            supervised_done += pack.targets.numel()
+            self._tell(tokens_done, total * num_supervised / supervised_done)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.learning.values()), self.job.max_grad_norm).item()
+        if not math.isfinite(norm):
+            self._diverge(row, rate, "the gradient is not a number")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.totals.rows.append({**row, "loss": total, "lr": rate, "grad_norm": norm})
+        self.totals.tokens += row["tokens"]
+        self.totals.supervised += num_supervised
+        self.totals.real_tokens += sum(p.segments.num_tokens for p in packs)
+        self.totals.squared_lengths += sum(n * n for p in packs for n in p.segments.lengths)
+        self.steps_done += 1
+
+    def _diverge(self, row: dict[str, Any], rate: float, what: str) -> None:
+        self.totals.rows.append({**row, "loss": None, "lr": rate, "grad_norm": None, "diverged": what})
+        raise Diverged(row["step"], what)
+
+    def _seed_dropout(self, step: int, index: int) -> None:
+        """Dropout layers draw from torch's generator, which takes no other: it is set anew for each pack, from seed and place alone."""
+        if self.dropouts:
+            torch.manual_seed((self.job.seed * 1_000_003 + step) * 10_007 + index)
+
+    def _set_dropout(self, *, on: bool) -> None:
+        for layer in self.dropouts:
+            layer.train(on)
+
+    def _packs(self, rows: Any, members: Sequence[int]) -> list[Pack]:
+        packs = packs_of([rows.row(i) for i in members], self.job.micro_batch_tokens, alone=not self.network.whole_packs)
+        return [p.to(self.network.device) for p in packs]
+
+    def _validate(self) -> None:
+        """The mean loss over all held-out supervised tokens, as a row of the metrics."""
+        count = len(self.validation_rows)
+        if count == 0:
+            return
+        self._set_dropout(on=False)
+        total, supervised = 0.0, 0
+        with self.clock("validate"), torch.no_grad():
+            for start in range(0, count, 256):
+                for pack in self._packs(self.validation_rows, range(start, min(start + 256, count))):
+                    total += self.network.loss(pack, 1.0).item()
+                    supervised += pack.targets.numel()
+                    self.totals.validated_tokens += pack.segments.num_tokens
+                    self.totals.validated_squared += sum(n * n for n in pack.segments.lengths)
+        self.totals.validated_supervised += supervised
+        loss = total / supervised
+        if not math.isfinite(loss):
+            self._diverge({"step": self.steps_done, "tokens": 0, "supervised": 0}, 0.0, "the validation loss is not a number")
+        self.totals.rows.append({"step": self.steps_done, "validation_loss": loss, "validation_tokens": supervised})
+
+    def _checkpoint(self) -> None:
+        waited = time.perf_counter() - self._since_checkpoint
+        every = self.job.checkpoint_seconds
+        due = every == 0 or waited >= max(every, self._checkpoint_cost / CHECKPOINT_SHARE)
+        if not due or self.steps_done == len(self.plan.steps):
+            return
+        before = time.perf_counter()
+        record = {"totals": vars(self.totals), "seconds": dict(self.clock.seconds)}
+        with self.clock("checkpoint"):
+            try:
+                self.checkpoints.save(self.steps_done, tensors_of(self.learning, self.optimizer), record)
+                self.num_checkpoints += 1
+            except StoreError as error:  # training goes on: the older checkpoint is still there, and space may come back
+                self.failed_checkpoints.append(error.message)
+        self._since_checkpoint = time.perf_counter()
+        self._checkpoint_cost = self._since_checkpoint - before
+
+    def _tell(self, step_tokens: int, loss: float) -> None:
+        done = self.totals.tokens + step_tokens
+        self.progress(
+            done,
+            self.plan.total_tokens,
+            "tokens",
+            loss=loss,
+            step=self.steps_done + 1,
+            steps=len(self.plan.steps),
+        )
