@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from campana.parts import Part
 
@@ -58,7 +58,9 @@ class Stage:
 class Progress(Protocol):
     """Tells the person how far a stage is. `done`/`total` are in `unit`s; further figures by name (loss=..., tokens_per_second=...)."""
 
-    def __call__(self, done: float, total: float, unit: str, **figures: float | str) -> None: ...
+    def __call__(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        """Say that `done` of `total` is done. Cheap: call it as often as you like."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ Meter = Mapping[str, Any]
 
 class StageSpec(Part):
     """The spec of a kind of stage. Subclasses live one a file in `campana.stages`."""
+
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Slow modules that `run` imports. An executor that forks imports them once for all stages; naming none is only slower."""
 
     def run(self, context: Context) -> Meter:
         """Do the work: read `context.inputs`, write `context.out_dir`, return what was measured."""
