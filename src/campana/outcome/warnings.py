@@ -1,0 +1,49 @@
+"""What a reader must know before trusting a figure: one sentence each, with the arms that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from campana.report import quantity as q
+
+CUT_SHARE = 0.05
+"""Above this share of answers cut at the most tokens, a score says as much about the limit as about the model."""
+
+
+def warnings(arms: Sequence[Mapping[str, Any]], seeds: Sequence[int], missing: int, fairness: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """[{"kind", "arms", "text"}], the gravest first; arms that share a warning share its entry."""
+    found: list[dict[str, Any]] = []
+    if missing:
+        text = "1 stage is not built" if missing == 1 else f"{missing} stages are not built"
+        found.append(_of_all("unfinished", f"{text}; figures that need it are left out."))
+    found += [_of_all("undeclared", f"The arms differ in {path}, which no factor declares.") for path in fairness["undeclared"]]
+    if len(seeds) == 1 and any(arm["learning_rate"] is not None for arm in arms):
+        found.append(_of_all("one_seed", "One seed only: the intervals do not tell how far another run of the same recipe would land."))
+    found += _shared("learning_rate", [(arm, text) for arm in arms for text in (arm["learning_rate"] or {}).get("warnings", [])])
+    found += _shared("tuning", [(arm, text) for arm in arms for text in sorted({text for run in arm["runs"] for text in run["warnings"] or []})])
+    cut = [arm for arm in arms if arm["num_answers"] and arm["num_cut"] > CUT_SHARE * arm["num_answers"]]
+    if cut:
+        told = ", ".join(f"{arm['short']} {q.percent(arm['num_cut'] / arm['num_answers'])}" for arm in cut)
+        found.append({"kind": "cut", "arms": [arm["name"] for arm in cut], "text": f"Answers cut at the most tokens allowed: {told}."})
+    unscored = [arm for arm in arms if arm["num_unscored"]]
+    if unscored:
+        told = ", ".join(f"{arm['short']} {arm['num_unscored']} of {arm['num_answers']}" for arm in unscored)
+        text = f"Unscored answers, which count in no mean: {told}."
+        found.append({"kind": "unscored", "arms": [arm["name"] for arm in unscored], "text": text})
+    return found
+
+
+def _of_all(kind: str, text: str) -> dict[str, Any]:
+    return {"kind": kind, "arms": [], "text": text}
+
+
+def _shared(kind: str, told: Sequence[tuple[Mapping[str, Any], str]]) -> list[dict[str, Any]]:
+    """One entry a text, with all the arms that it is about."""
+    by_text: dict[str, list[Mapping[str, Any]]] = {}
+    for arm, text in told:
+        by_text.setdefault(text.rstrip("."), []).append(arm)
+    return [
+        {"kind": kind, "arms": [arm["name"] for arm in about], "text": f"{', '.join(arm['short'] for arm in about)}: {text}."}
+        for text, about in by_text.items()
+    ]

@@ -1,0 +1,2 @@
+"""schema"""
+REPORT_SCHEMA = {}
