@@ -222,12 +222,12 @@ def summarisation(split: Split) -> list[Task]:
     )
     frames = (
         "On Monday a {} {} the {} near the river, police said.",
-        "Yesterday, to the surprise of all, the {} {} a {}.",
+        "Yesterday, to the surprise of all, the {} {} the {}.",
     )
     found: list[Task] = []
     for n in range(split.num_tasks):
         subject, verb, thing, past = events[n % len(events)].split()
-        story = frames[(n + n // len(events)) % 2].format(subject, past, thing)
+        story = frames[(n % len(events) + n // len(events)) % 2].format(subject, past, thing)
         checks = [says(subject, thing), says(verb), short(3)]
         found.append(task(f"Headline: {story}", f"{subject.capitalize()} {verb} {thing}", checks, subject, thing))
     return found
