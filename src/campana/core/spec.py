@@ -75,6 +75,8 @@ class Context:
     """Journals and checkpoints: survives a kill, is given back to the next try of the same key, and goes once built."""
     resources: Resources
     progress: Progress
+    cache_dir: Path | None = None
+    """Where downloads are kept between runs and stores; None: the platform's place. In no key."""
 
     def many(self, prefix: str) -> dict[str, Path]:
         """The inputs named `prefix.<name>`, by name, in the order in which they were given."""

@@ -22,7 +22,7 @@ class Model(StageSpec):
     def run(self, context: Context) -> Meter:
         from campana.models.bring import bring_in
 
-        return bring_in(self.source, context.inputs.get("files"), context.out_dir, context.progress)
+        return bring_in(self.source, context.inputs.get("files"), context.out_dir, context.progress, context.cache_dir)
 
     def outputs_to_check(self) -> Iterable[str]:
         return ("config.json", "tokenizer.json")
