@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +33,7 @@ from campana.models.shape import Shape, num_parameters
 from campana.models.source import ModelSource
 
 SCHEMA = "campana.model/1"
+_TYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Progress(Protocol):
@@ -66,7 +69,7 @@ def bring_in(
         progress(2, 4, "step", doing="check the tokenizer")
         config = read_json(out_dir / "config.json")
         facts = _tokenizer_facts(out_dir, config, rebuilt=path is not None)
-    counted = count_parameters(out_dir, config)
+    counted, dtype = stored_parameters(out_dir, config)
     progress(3, 4, "step", doing="check the weights")
     prove_model(out_dir, num_parameters=counted)
     eos_ids = _write_end_tokens(out_dir, config, facts)
@@ -86,7 +89,7 @@ def bring_in(
         "turn_end_id": facts.turn_end_id,
         "chat_template": facts.chat_template,
         "lossy": list(facts.lossy),
-        "dtype": config.get("dtype") or config.get("torch_dtype"),
+        "dtype": dtype,
         "weight_bytes": weight_bytes,
         "licence": licence,
     }
@@ -149,24 +152,28 @@ def _write_end_tokens(out_dir: Path, config: Mapping[str, Any], facts: Tokenizer
     return ids
 
 
-def count_parameters(model_dir: Path, config: Mapping[str, Any]) -> int:
-    """Elements of all stored tensors, read from the safetensors headers; a tied output layer that was stored twice counts once."""
+def stored_parameters(model_dir: Path, config: Mapping[str, Any]) -> tuple[int, str]:
+    """(elements of all stored tensors, the type of most of them), read from the safetensors headers.
+
+    A tied output layer that was stored twice counts once.
+    """
     from safetensors import safe_open
 
     sizes: dict[str, int] = {}
+    types: Counter[str] = Counter()
     for path in weight_files(model_dir):
         try:
             with safe_open(path, framework="np") as file:
                 for name in file.keys():  # noqa: SIM118  # not a dict: it has keys() and cannot be iterated
-                    size = 1
-                    for length in file.get_slice(name).get_shape():
-                        size *= length
-                    sizes[name] = size
+                    tensor = file.get_slice(name)
+                    sizes[name] = math.prod(tensor.get_shape())
+                    types[tensor.get_dtype()] += sizes[name]
         except Exception as error:
             raise ModelError(f"{path.name} is damaged: {error}", where=str(path), hint="download the model again") from error
     if config.get("tie_word_embeddings") and any(name.endswith("embed_tokens.weight") for name in sizes):
         sizes.pop("lm_head.weight", None)
-    return sum(sizes.values())
+    most = types.most_common(1)[0][0]
+    return sum(sizes.values()), _TYPE_NAMES.get(most, most)
 
 
 def _shape(config: Mapping[str, Any], counted: int) -> Shape | None:

@@ -112,27 +112,36 @@ def _lora_layer_flops(shape: Shape, factors: Factors, num_tokens: int, product: 
     return total
 
 
+def forward_flops(
+    shape: Shape, num_tokens: int, num_heads: int, sum_squared_lengths: int, adapter: MethodLike | None = None, *, causal: bool = True
+) -> int:
+    """Operations of one forward pass, with the output layer at `num_heads` positions (a validation pass: the supervised ones)."""
+    pairs = (sum_squared_lengths + num_tokens) // 2 if causal else sum_squared_lengths
+    per_token, per_head = _forward_products(shape, factors_of(adapter))
+    return num_tokens * per_token + num_heads * per_head + 4 * pairs * shape.query_size * shape.num_layers
+
+
+def _forward_products(shape: Shape, factors: Factors | None) -> tuple[int, int]:
+    """Matrix products of one token through all layers, and of one position through the output layer."""
+    per_token, per_head = shape.num_layers * _layer_products(shape), _products(shape, "lm_head")
+    if factors is None:
+        return per_token, per_head
+    added = {name: 2 * factors.rank * sum(shape.linear(name)) for name in factors.targets if name != "embed_tokens"}
+    per_head += added.pop("lm_head", 0)
+    per_token += shape.num_layers * sum(added.values()) + 2 * factors.rank * shape.hidden_size * ("embed_tokens" in factors.targets)
+    return per_token, per_head
+
+
 def generation_flops(shape: Shape, lengths: Iterable[tuple[int, int]], adapter: MethodLike | None = None) -> int:
     """Operations to answer prompts with a key-value cache: `lengths` holds (prompt tokens, new tokens) of each.
 
     The last new token is never read, so prompt + new - 1 tokens pass through the layers; the output layer is used once a new token.
     `adapter`: LoRA factors kept beside the weights; merged ones cost nothing.
     """
-    factors = factors_of(adapter)
-    per_token = shape.num_layers * _layer_products(shape)
-    per_head = _products(shape, "lm_head")
-    if factors is not None:
-        added = {name: 2 * factors.rank * sum(shape.linear(name)) for name in factors.targets if name != "embed_tokens"}
-        per_head += added.pop("lm_head", 0)
-        per_token += shape.num_layers * sum(added.values())
-        per_token += 2 * factors.rank * shape.hidden_size if "embed_tokens" in factors.targets else 0
     total = 0
     for num_prompt, num_new in lengths:
-        if num_new < 1:
-            continue
         read = num_prompt + num_new - 1
-        pairs = read * (read + 1) // 2
-        total += read * per_token + 4 * pairs * shape.query_size * shape.num_layers + num_new * per_head
+        total += forward_flops(shape, read, num_new, read * read, adapter) if num_new > 0 else 0
     return total
 
 

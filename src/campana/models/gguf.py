@@ -8,6 +8,10 @@ transformers reads the file; what it leaves inexact is mended here, or refused:
 
 from __future__ import annotations
 
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +49,28 @@ def convert_gguf(path: Path, out_dir: Path) -> dict[str, Any]:
     metadata = read_metadata(path)
     if metadata.get("split.count", 1) > 1:
         raise ModelError("the file is one part of several", where=str(path), hint="join them: llama-gguf-split --merge FIRST_PART OUT.gguf")
-    tokenizer = _tokenizer(path, metadata)
-    tokenizer.save_pretrained(out_dir)
-    _save_weights(path, metadata, out_dir)
+    with _read_once():
+        tokenizer = _tokenizer(path, metadata)
+        _save_tokenizer(tokenizer, out_dir)
+        _save_weights(path, metadata, out_dir)
     return metadata
+
+
+@contextmanager
+def _read_once() -> Generator[None]:
+    """Let transformers parse the file once, not three times, and make its table of names once, not once a module: 35 s become 9 s for 135M.
+
+    It imports both from `gguf` where it uses them; for the length of the block they remember their results.
+    """
+    import gguf
+
+    package: Any = gguf
+    kept = package.GGUFReader, package.get_tensor_name_map
+    package.GGUFReader, package.get_tensor_name_map = cache(kept[0]), cache(kept[1])
+    try:
+        yield
+    finally:
+        package.GGUFReader, package.get_tensor_name_map = kept
 
 
 def _save_weights(path: Path, metadata: dict[str, Any], out_dir: Path) -> None:
@@ -99,6 +121,15 @@ def _tokenizer(path: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerBase:
         tokenizer.model_max_length = length
         tokenizer.init_kwargs["model_max_length"] = length
     return tokenizer
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, out_dir: Path) -> None:
+    """Write it so that it is read back from tokenizer.json as it is: some model classes would build their own splitting anew."""
+    tokenizer.save_pretrained(out_dir)
+    path = out_dir / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "TokenizersBackend"
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _set_split(tokenizer: PreTrainedTokenizerBase, family: str | None, path: Path) -> None:

@@ -5,6 +5,7 @@ A failure is a ModelError that names the text or the token; what cannot be decid
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,10 @@ def _one_id(value: object) -> int | None:
 
 def _comes_back(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
     ids = tokenizer.encode(text, add_special_tokens=False)
-    return tokenizer.decode(ids, clean_up_tokenization_spaces=False) in (text, " " + text)
+    decoded = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    # Canonically equal is equal (some tokenizers compose accents), and so is SentencePiece's space in front.
+    wanted = unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", decoded) in (wanted, " " + wanted)
 
 
 def turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:

