@@ -133,7 +133,7 @@ def test_no_difference_and_no_margin_is_never_resolved() -> None:
 
 
 def test_the_present_numbers_project_to_the_present_interval() -> None:
-    for gaps, nonzero in ((_gaps(0.03, 0.05), 100), (np.zeros((2, 30)), 0)):
+    for gaps, nonzero in ((_gaps(0.03, 0.05), 100), (_gaps(0.03, 0.05, seeds=2), 100), (_gaps(0.01, 0.0), 100), (np.zeros((2, 30)), 0)):
         count = gaps.shape[1]
         parts = components(gaps, np.zeros(count, int), "macro")
         estimate = Difference.of(parts, nonzero).estimate(0.9)

@@ -10,15 +10,16 @@ degrees of freedom are too many (Ames and Webster 1991), so the share of the see
 
     1 / df = (1 - r)**2 / df_P + r**0.8 / (S - 1)
 
-The ends are the ordinary ones: `df_P` where seeds move nothing, `S - 1` where only seeds matter. The power was chosen by simulation
-(`benchmarks/coverage.py`; coverage of 95% intervals in the limit of many prompts, over all shares of the seeds and of the residual):
+The ends are the ordinary ones: `df_P` where seeds move nothing, `S - 1` where only seeds matter. The power was chosen by simulation.
+Coverage of 95% intervals in the limit of many prompts, lowest and highest over all shares of seeds and residual:
 
-    seeds   Satterthwaite (power 2)   power 0.8     prompts-only bootstrap   pigeonhole bootstrap
-    2       0.87 .. 0.97              0.89 .. 0.97  see docs/statistics.md
+    seeds   Satterthwaite (power 2)   power 0.8
+    2       0.87 .. 0.97              0.91 .. 0.98   (0.94 .. 0.98 while luck is under 60% of the variance)
     3       0.92 .. 0.97              0.94 .. 0.97
     5       0.94 .. 0.97              0.95 .. 0.97
 
-No usable rule keeps 93% with two seeds of which luck is the greater part; `measure` writes a note then.
+Resampling instead: a bootstrap of prompts alone ignores luck, and a pigeonhole bootstrap (both sampled) knows too little of luck's
+spread with so few seeds. `benchmarks/coverage.py` simulates all of them; docs/statistics.md has its table.
 
 - A mean score near 0 or 1 has a skewed error: its interval is Wilson's, with the number of prompts that would give this variance
   (`mean (1 - mean) / variance`), as survey statistics does for proportions in complex samples (Franco and others 2019).

@@ -39,7 +39,8 @@ def half_width(parts: Components, num_nonzero: int, confidence: float, num_items
     from_prompts = adjusted / growth if not plain else factor * ((parts.prompts or 0.0) / growth + residual)
     from_seeds = (parts.seeds or 0.0) * fewer
     variance = from_prompts + from_seeds
-    df = degrees_of_freedom(variance, parts.prompts_df * growth, from_seeds + residual if from_seeds else 0.0, num_seeds)
+    counted_twice = ((parts.seeds_and_residual or 0.0) - (parts.seeds or 0.0)) * fewer / growth
+    df = degrees_of_freedom(variance, parts.prompts_df * growth, from_seeds + counted_twice if from_seeds else 0.0, num_seeds)
     return t_quantile(confidence, df) * math.sqrt(variance)
 
 
