@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from campana.records import Conversation
 
-MAX_ROWS = 2000
+MAX_ROWS = 1000
 MAX_CHARACTERS = 400
+
+SCRIPTS = {
+    "latin": re.compile(r"[A-Za-z\u00C0-\u024F]"),
+    "han": re.compile(r"[\u3400-\u9FFF\uF900-\uFAFF\U00020000-\U0003347F]"),
+    "kana": re.compile(r"[\u3040-\u30FF]"),
+    "hangul": re.compile(r"[\uAC00-\uD7AF]"),
+    "cyrillic": re.compile(r"[\u0400-\u052F]"),
+}
 
 
 class Scripts:
@@ -13,7 +23,7 @@ class Scripts:
 
     def __init__(self) -> None:
         self._rows = 0
-        self._letters = {"latin": 0, "han": 0, "kana": 0, "hangul": 0, "cyrillic": 0, "other": 0}
+        self._letters = dict.fromkeys(SCRIPTS, 0)
 
     def add(self, conversation: Conversation) -> None:
         """Count a conversation's letters; free of cost once enough were seen."""
@@ -21,49 +31,22 @@ class Scripts:
             return
         self._rows += 1
         for message in conversation.messages:
-            for letter in message.content[:MAX_CHARACTERS]:
-                if letter.isalpha():
-                    self._letters[_script(ord(letter))] += 1
+            text = message.content[:MAX_CHARACTERS]
+            for script, pattern in SCRIPTS.items():
+                self._letters[script] += len(pattern.findall(text))
 
     def guess(self) -> dict[str, object]:
-        """`zh`, `ja`, `ko`, `ru`, `en or another in Latin letters`, or `mixed` where no script has four letters of five; and the shares.
+        """`zh`, `ja`, `ko`, `ru`, `latin` (English or another), `mixed` where none has four letters of five, or `unknown`; and the shares.
 
-        Chinese and Japanese letters say more than Latin ones, so one counts for three.
+        A Chinese or Japanese letter says more than a Latin one, so it counts for three.
         """
         total = sum(self._letters.values())
         if not total:
             return {"guess": "unknown", "shares": {}}
-        weights = {script: count * (3 if script in {"han", "kana"} else 1) for script, count in self._letters.items()}
-        asian = "ja" if weights["kana"] * 10 > weights["han"] else "zh"
-        groups = {
-            asian: weights["han"] + weights["kana"],
-            "ko": weights["hangul"],
-            "ru": weights["cyrillic"],
-            "en or another in Latin letters": weights["latin"],
-            "other": weights["other"],
-        }
-        best = max(groups, key=lambda name: groups[name])
-        sure = groups[best] >= 0.8 * sum(groups.values())
-        return {
-            "guess": best if sure else "mixed",
-            "shares": {name: round(count / total, 4) for name, count in self._letters.items() if count},
-        }
-
-
-def _script(code: int) -> str:
-    ranges = (
-        (0x0250, "latin"),
-        (0x0400, "other"),
-        (0x0530, "cyrillic"),
-        (0x3040, "other"),
-        (0x3100, "kana"),
-        (0x3400, "other"),
-        (0xA000, "han"),
-        (0xAC00, "other"),
-        (0xD7B0, "hangul"),
-        (0xF900, "other"),
-        (0xFB00, "han"),
-        (0x20000, "other"),
-        (0x33480, "han"),
-    )
-    return next((script for end, script in ranges if code < end), "other")
+        letters = self._letters
+        east = letters["han"] + letters["kana"]
+        japanese = letters["kana"] * 10 > letters["han"]
+        weights = {"ja" if japanese else "zh": 3 * east, "ko": letters["hangul"], "ru": letters["cyrillic"], "latin": letters["latin"]}
+        best = max(weights, key=lambda name: weights[name])
+        sure = weights[best] >= 0.8 * sum(weights.values())
+        return {"guess": best if sure else "mixed", "shares": {name: round(count / total, 4) for name, count in letters.items() if count}}

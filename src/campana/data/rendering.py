@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from campana.data.format import DroppedRow
 from campana.data.opacity import shows_contents_unchanged
+from campana.data.pieces import Piece, control_pattern
 from campana.errors import DataError
 from campana.records import Message
 
@@ -28,13 +29,6 @@ MARKS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 
 Turn = dict[str, str]
 OTHERS = "name another: template: chatml | alpaca | belle | plain"
-
-
-class Piece(NamedTuple):
-    """A text that becomes tokens by itself, and whether it is learned."""
-
-    text: str
-    supervised: bool
 
 
 class ChangesEarlierTurns(Exception):  # noqa: N818  # an outcome of a rendering, not a mistake
@@ -47,7 +41,7 @@ class Rendering:
     def __init__(self, source: str, variables: Mapping[str, str], control: Sequence[str]) -> None:
         self._source = source
         self._variables: dict[str, Any] = dict(variables)
-        self._control = _pattern(control)
+        self._control = control_pattern(control)
         self.opaque = shows_contents_unchanged(source)
         """Whether contents can be put into a rendering made once."""
         self._shapes: dict[tuple[str, ...], list[tuple[list[str | int], bool]]] = {}
@@ -184,7 +178,3 @@ class Rendering:
             parts = re.split(r"Zq(\d+)qZ", piece.text)
             skeleton.append(([int(part) if index % 2 else part for index, part in enumerate(parts)], piece.supervised))
         return skeleton
-
-
-def _pattern(control: Sequence[str]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(token) for token in sorted(control, key=len, reverse=True)) or "(?!)")

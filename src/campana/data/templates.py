@@ -12,13 +12,14 @@ that the model writes and a piece that it is given are never tokenised together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from campana.data.format import DroppedRow
-from campana.data.rendering import OTHERS, ChangesEarlierTurns, Piece, Rendering
+from campana.data.pieces import Piece, PieceTokenizer
+from campana.data.rendering import OTHERS, ChangesEarlierTurns, Rendering
 from campana.errors import DataError
 from campana.parts import nearest
 from campana.records import Message
@@ -89,10 +90,9 @@ class ChatTemplate:
         _require_tokens(backend, REQUIRED.get(name, ()))
         backend.no_truncation()
         backend.no_padding()
-        self._backend = backend
-        self._rendering = Rendering(source, _variables(tokenizer), _control_tokens(backend, source))
-        self._newline = self._ids(["\n"])[0]
-        self._prepends = _prepends(tokenizer, self._ids(["a"])[0])
+        control = _control_tokens(backend, source)
+        self._rendering = Rendering(source, _variables(tokenizer), control)
+        self._pieces = PieceTokenizer(backend, control)
         self.end_id: int = backend.token_to_id(self._rendering.end_token)
         """The token that ends an answer."""
         eos = tokenizer.eos_token_id
@@ -126,7 +126,7 @@ class ChatTemplate:
                 rows.append(DroppedRow("refused by the template", "it changes earlier answers as turns follow"))
             except DroppedRow as dropped:
                 rows.append(dropped)
-        tokens = self._tokens([row for row in rows if not isinstance(row, DroppedRow)])
+        tokens = iter(self._pieces.rows([row for row in rows if not isinstance(row, DroppedRow)]))
         return [row if isinstance(row, DroppedRow) else _encoded(row[0], next(tokens)) for row in rows]
 
     def prompt(self, messages: Turns) -> list[int]:
@@ -138,7 +138,7 @@ class ChatTemplate:
             pieces, mark = self._rendering.prompt_pieces(_messages(messages))
         except ChangesEarlierTurns:
             raise DroppedRow("refused by the template", "it changes earlier answers as turns follow") from None
-        return [token for piece in next(self._tokens([(pieces, mark)])) for token in piece]
+        return [token for piece in self._pieces.rows([(pieces, mark)])[0] for token in piece]
 
     def describe(self) -> dict[str, Any]:
         """What the data report says of the template."""
@@ -150,36 +150,6 @@ class ChatTemplate:
             "supervised_turns": "every" if self._rendering.every_turn else "last",
             "rendered": "once a sequence of roles" if self._rendering.opaque else "every row",
         }
-
-    def _tokens(self, rows: Sequence[tuple[Sequence[Piece], str]]) -> Iterator[list[list[int]]]:
-        """The tokens of each piece of each row. A piece is cut at its row's mark, and the parts are tokenised apart."""
-        parts: list[str] = []
-        starts: list[bool] = []
-        sizes: list[list[int]] = []
-        for pieces, mark in rows:
-            first = len(parts)
-            size: list[int] = []
-            for piece in pieces:
-                cut = piece.text.split(mark) if mark in piece.text else (piece.text,)
-                parts += cut
-                size.append(len(cut))
-            starts += [index == first for index in range(first, len(parts))]
-            sizes.append(size)
-        ids = iter(self._ids(parts) if not self._prepends else self._ids_inside(parts, starts))
-        for size in sizes:
-            yield [next(ids) if count == 1 else [token for _ in range(count) for token in next(ids)] for count in size]
-
-    def _ids_inside(self, texts: list[str], starts: Sequence[bool]) -> list[list[int]]:
-        """For tokenizers that set a space before a text: none is set before those that do not start a row."""
-        given = ["\n" + text for text in texts]
-        length = len(self._newline)
-        return [
-            inside[length:] if not start and inside[:length] == self._newline else alone
-            for inside, alone, start in zip(self._ids(given), self._ids(texts), starts, strict=True)
-        ]
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def load_template(name: str, tokenizer: PreTrainedTokenizerBase) -> ChatTemplate:
@@ -236,10 +206,6 @@ def _control_tokens(backend: Any, source: str) -> list[str]:
     written = _literals(source)
     added = backend.get_added_tokens_decoder().values()
     return [token.content for token in added if len(token.content) > 1 and (token.special or token.content in written)]
-
-
-def _prepends(tokenizer: PreTrainedTokenizerBase, letter: list[int]) -> bool:
-    return tokenizer.decode([*letter, *letter], clean_up_tokenization_spaces=False) != "aa"
 
 
 def _messages(turns: Turns) -> list[Message]:

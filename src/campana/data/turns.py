@@ -50,10 +50,11 @@ def conversation(turns: Iterable[tuple[str, Any]], source: str) -> Conversation:
 
 
 def _check_order(messages: Sequence[Message]) -> None:
-    roles = [message.role for message in messages]
-    spoken = roles[1:] if roles[0] == "system" else roles
-    wanted = ["user" if number % 2 == 0 else "assistant" for number in range(len(spoken))]
-    if not spoken or spoken != wanted or spoken[-1] != "assistant":
+    start = 1 if messages[0].role == "system" else 0
+    people = messages[start::2]
+    answers = messages[start + 1 :: 2]
+    if not people or len(people) != len(answers) or any(m.role != "user" for m in people) or any(m.role != "assistant" for m in answers):
+        roles = [message.role for message in messages]
         raise DroppedRow("bad role order", " ".join(roles[:12]) + (" ..." if len(roles) > 12 else ""))
 
 
