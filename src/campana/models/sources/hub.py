@@ -42,7 +42,7 @@ class Hub(ModelSource):
     def fetch(self, cache_dir: Path, local_path: Path | None) -> Path:
         """The snapshot's folder: from the hub's cache where it is whole, else downloaded."""
         from huggingface_hub import snapshot_download
-        from tqdm import tqdm
+        from huggingface_hub.utils import disable_progress_bars
 
         from campana.models.folder import is_whole
 
@@ -54,9 +54,8 @@ class Hub(ModelSource):
         if kept is not None and is_whole(kept):
             return kept
         try:
-            return Path(
-                snapshot_download(self.repository, revision=self.revision, allow_patterns=list(WANTED), tqdm_class=_NoBar)
-            )
+            with disable_progress_bars():
+                return Path(snapshot_download(self.repository, revision=self.revision, allow_patterns=list(WANTED)))
         except Exception as error:
             raise self._error(error) from error
 
