@@ -131,7 +131,7 @@ def report(
     from campana.cli import plans, results
 
     opened = plans.open_study(study, store)
-    _print(str(results.write_report(opened.study, opened.store, output)))
+    _print(str(results.write_report(opened.study, opened.store, output)[1]))
 
 
 @app.command()

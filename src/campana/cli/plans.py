@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campana.core.digest import DigestCache, digest_path
+from campana.core.graph import by_key
 from campana.core.plan import Plan, make_plan
 from campana.core.store import Store
 from campana.errors import UserError
 from campana.parts import kind_of
 from campana.study import Study, load_study
+from campana.study.arms import flatten
 
 if TYPE_CHECKING:
     from campana.core.spec import Stage
@@ -139,3 +141,49 @@ def find_stage(opened: Opened, words: str) -> Stage:
     listed = "\n  ".join(f"{stage.key[:8]}  {stage.label}" for stage in (found or stages)[:40])
     problem = f"no stage is named {words!r}" if not found else f"{len(found)} stages fit {words!r}"
     raise UserError(problem, hint=f"give a label or the start of a key:\n  {listed}")
+
+
+def why(opened: Opened, words: str) -> dict[str, Any]:
+    """All that is known of one stage, `campana.why/1`: state, reason, differences, recipe, files, attempts."""
+    from campana.core import why as reasons
+    from campana.core.keys import recipe
+
+    stage = find_stage(opened, words)
+    told = reasons.why(stage, opened.store)
+    built = opened.store.has(stage.key)
+    manifest = opened.store.manifest(stage.key).as_json() if built else {}
+    nearest = told.nearest
+    return {
+        "schema": "campana.why/1",
+        "key": stage.key,
+        "label": stage.label,
+        "state": str(told.state),
+        "reason": told.reason,
+        "nearest": {"key": nearest.key, "label": nearest.label} if nearest else None,
+        "differences": [{"path": each.path, "stored": _jsonable(each.left), "wanted": _jsonable(each.right)} for each in told.differences],
+        "recipe": recipe(stage),
+        "path": str(opened.store.path(stage.key)) if built else None,
+        "manifest": manifest,
+        "attempts": [asdict(attempt) for attempt in opened.store.attempts(stage.key)],
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool, list, tuple, dict)) or value is None else str(value)
+
+
+def why_text(told: dict[str, Any]) -> str:
+    """The same for a person."""
+    lines = [f"{told['label']}", f"  key       {told['key']}", f"  state     {told['state']}", f"  reason    {told['reason']}"]
+    if told["nearest"]:
+        lines.append(f"  nearest   {told['nearest']['label']} ({told['nearest']['key'][:8]})")
+        lines += [f"    {each['path']}: {each['stored']!r} -> {each['wanted']!r}" for each in told["differences"]]
+    for attempt in told["attempts"]:
+        error = f": {attempt['error'].splitlines()[0]}" if attempt.get("error") else ""
+        lines.append(f"  attempt   {attempt['outcome']} after {attempt['seconds']:.1f} s{error}")
+    if told["path"]:
+        lines.append(f"  files     {told['path']}")
+        lines += [f"    {name}  {file['size']:,} bytes" for name, file in sorted(told["manifest"]["files"].items())]
+    lines.append("  recipe")
+    lines += [f"    {path}: {value}" for path, value in flatten(told["recipe"]).items()]
+    return "\n".join(lines)

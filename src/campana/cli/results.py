@@ -59,15 +59,19 @@ def default_report_dir(study: Study, store: Store) -> Path:
     return store.root / "reports" / study.name
 
 
-def write_report(study: Study, store: Store, output: Path | None) -> Path:
-    """Write report.html and report.json; returns the page's path."""
-    from campana.report.page import render
-
+def write_report(study: Study, store: Store, output: Path | None) -> tuple[dict[str, Any], Path]:
+    """Write report.json and report.html; returns the report and the page's path. What is there and unchanged is left alone."""
     report = gather(study, store)
     folder = output or default_report_dir(study, store)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (("report.json", json.dumps(report, ensure_ascii=False, indent=1) + "\n"), ("report.html", render(report))):
-        partial = folder / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
-    return folder / "report.html"
+    data_path, page_path = folder / "report.json", folder / "report.html"
+    text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    if page_path.is_file() and data_path.is_file() and data_path.read_text(encoding="utf-8") == text:
+        return report, page_path
+    from campana.report.page import render
+
+    for path, content in ((page_path, render(report)), (data_path, text)):  # The data last: it says that the page is of it.
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(path)
+    return report, page_path

@@ -157,6 +157,7 @@ def contrast_check(arms: Iterable[tuple[str, Mapping[str, str], Mapping[str, Any
                 continue
             if not any(path == own or path.startswith(own + ".") or own.startswith(path + ".") for own in allowed):
                 raise StudyError(
-                    f"arms {first_name!r} and {name!r} differ in {path} ({first.get(path)!r} and {recipe.get(path)!r}), which no factor declares",
+                    f"arms {first_name!r} and {name!r} differ in {path} ({first.get(path)!r} and {recipe.get(path)!r}),"
+                    " which no factor declares",
                     hint=f"declare {path} in a factor, or make it equal in both arms",
                 )

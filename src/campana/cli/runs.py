@@ -1,0 +1,61 @@
+"""`campana run`: build what is missing, then say what came out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from campana.cli.live import Console
+from campana.cli.plans import Opened, open_study
+from campana.cli.results import write_report
+from campana.core.executor import Executor
+from campana.core.graph import by_key
+from campana.core.runner import run
+from campana.errors import UserError
+
+BUILT, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def run_study(study_path: Path, store_path: Path, executor_name: str, output: Path | None) -> int:
+    """Run a study to its end or as far as it goes; returns the exit code.
+
+    The run is recorded in the store first, so that `gc` keeps its stages. The report is written even where a stage failed:
+    it shows what is built and lists what is missing.
+    """
+    opened = open_study(study_path, store_path)
+    opened.store.record_run(opened.study.name, list(by_key(opened.study.targets)))
+    executor = _executor(executor_name)
+    try:
+        with Console() as console:
+            result = run(opened.study.targets, opened.store, executor, console)
+    finally:
+        executor.close()
+    if result.interrupted:
+        return INTERRUPTED
+    _tell(opened, output)
+    if result.failed:
+        sys.stderr.write(f"{len(result.failed)} failed, {len(result.blocked)} blocked; logs: {opened.store.root}/work/<key>/log.txt\n")
+        for key in result.failed:
+            sys.stderr.write(f"  {opened.store.work_dir(key)}/log.txt\n")
+        sys.stderr.write("hint: mend the cause and run the same command; what is built stays\n")
+        return FAILED
+    return BUILT
+
+
+def _executor(name: str) -> Executor:
+    if name == "inline":
+        from campana.executors.inline import Inline
+
+        return Inline(raise_errors=True)
+    if name == "local":
+        from campana.executors.local import Local
+
+        return Local()
+    raise UserError(f"unknown executor {name!r}", hint="known: inline, local")
+
+
+def _tell(opened: Opened, output: Path | None) -> None:
+    from campana.report.terminal import summary
+
+    report, page_path = write_report(opened.study, opened.store, output)
+    sys.stdout.write(summary(report, 100) + f"\n\nreport: {page_path}\n")
