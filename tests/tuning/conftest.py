@@ -38,13 +38,13 @@ def write_rows(path: Path, count: int, seed: int, shortest: int = 6, longest: in
         )
 
 
-@pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stored Llama of two layers with grouped queries and tied embeddings."""
+def write_model(folder: Path, *, tied: bool) -> Path:
+    """A stored Llama of two layers with grouped queries, and its tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-    folder = tmp_path_factory.mktemp("model")
+    from campana.models.quiet import quiet
+
     set_seed(0)
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -54,16 +54,29 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    with quiet():
+        LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w3"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w3", eos_token="w2", pad_token="w0").save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model whose output layer is its embedding."""
+    return write_model(tmp_path_factory.mktemp("model"), tied=True)
+
+
+@pytest.fixture(scope="session")
+def untied_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with an output layer of its own."""
+    return write_model(tmp_path_factory.mktemp("untied"), tied=False)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ class Checkpoints:
             save_file(dict(tensors), writing / TENSORS)
             body = {"schema": SCHEMA, "step": step, "tensors_sha256": _sha256(writing / TENSORS), "record": dict(record)}
             text = json.dumps(body, ensure_ascii=False)
-            (writing / RECORD).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n", encoding="utf-8")
+            (writing / RECORD).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}", encoding="utf-8")
             for path in (writing / TENSORS, writing / RECORD, writing):
                 _flush(path)
             target = self.folder / f"step-{step:09d}"
@@ -92,7 +92,7 @@ def _read(path: Path) -> Saved | None:
     from safetensors.torch import load_file
 
     try:
-        digest, text = (path / RECORD).read_text(encoding="utf-8").rstrip("\n").split("\n", 1)
+        digest, text = (path / RECORD).read_text(encoding="utf-8").split("\n", 1)
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             return None
         body = json.loads(text)

@@ -97,7 +97,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """Cross-entropy of a plain linear output layer. The backward pass only hands out what the forward pass has made."""
 
     @staticmethod
-    def forward(  # noqa: PLR0917 (autograd passes by position)
+    def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, weight: float, head: OutputLayer
     ) -> Tensor:
         """Returns the weighted sum, 0-d."""
@@ -165,10 +165,11 @@ class LayerCrossEntropy(torch.autograd.Function):
             with torch.set_grad_enabled(wanted):
                 hidden_CD = hidden_ND[start:stop].detach().requires_grad_(wanted)
                 loss = nn.functional.cross_entropy(head.logits(hidden_CD), targets_N[start:stop], reduction="sum")
+                weighted = loss * weight
             total += loss.detach()
             if not wanted:
                 continue
-            found: Any = torch.autograd.grad(loss * weight, [hidden_CD, *learning], allow_unused=True)  # None where unused
+            found: Any = torch.autograd.grad(weighted, [hidden_CD, *learning], allow_unused=True)  # None where unused
             if grad_hidden is not None and found[0] is not None:
                 grad_hidden[start:stop] = found[0]
             for whole, part in zip(grad_learning, found[1:], strict=True):

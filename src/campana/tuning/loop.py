@@ -96,6 +96,7 @@ class Run:
     failed_checkpoints: list[str] = field(default_factory=list)
     _since_checkpoint: float = field(default_factory=time.perf_counter)
     _checkpoint_cost: float = 0.0
+    _step_started: float = 0.0
 
     def resume(self) -> None:
         """Go back to the newest checkpoint that is whole and fits, if there is one."""
@@ -122,6 +123,7 @@ class Run:
             self._checkpoint()
 
     def _step(self) -> None:
+        self._step_started = time.perf_counter()
         step = self.steps_done
         packs = self._packs(self.train_rows, self.plan.steps[step])
         num_supervised = sum(p.targets.numel() for p in packs)
@@ -213,6 +215,7 @@ class Run:
             self.plan.total_tokens,
             "tokens",
             loss=loss,
+            tokens_per_second=done / max(self.clock.seconds["train"] + time.perf_counter() - self._step_started, 1e-9),
             step=self.steps_done + 1,
             steps=len(self.plan.steps),
         )

@@ -51,6 +51,7 @@ class Lora(Method):
         _check_targets(model, self.targets)
         with quiet(), torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator; what it draws is drawn again below
             adapted: Any = get_peft_model(model, config)
+        _refuse_tied(adapted.get_base_model())
         _draw(adapted, seed)
         return adapted
 
@@ -59,6 +60,8 @@ class Lora(Method):
         adapted: Any = model
         for config in adapted.peft_config.values():
             config.base_model_name_or_path = ""
+            if isinstance(config.target_modules, set):  # a set's order is not the same in two processes
+                config.target_modules = sorted(config.target_modules)
         adapted.save_pretrained(out_dir)
         (out_dir / "README.md").unlink(missing_ok=True)
 
@@ -75,6 +78,19 @@ def _check_targets(model: PreTrainedModel, targets: Literal["all-linear"] | tupl
             f"the model has no linear layers named {', '.join(missing)}",
             where="method.targets",
             hint=f"its linear layers are: {', '.join(names)}; or write all-linear",
+        )
+
+
+def _refuse_tied(model: Any) -> None:
+    """An adapter on one of two tied layers cannot be merged: the merged matrix would change the other layer as well."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    if getattr(model.config.get_text_config(), "tie_word_embeddings", False) and any(isinstance(x, BaseTunerLayer) for x in layers):
+        raise StudyError(
+            "the output layer and the embedding of this model are one matrix (tied): an adapter on it cannot be merged",
+            where="method.targets",
+            hint="leave lm_head and embed_tokens out of the targets, or write all-linear",
         )
 
 

@@ -1,0 +1,142 @@
+"""The chunked output layer computes what plain torch computes: loss and every gradient, for every kind of head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from campana.tuning import head as head_module
+from campana.tuning.head import OutputLayer
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", 16 * 37)
+
+
+def plain(head: OutputLayer, hidden: torch.Tensor, targets: torch.Tensor, weight: float) -> torch.Tensor:
+    logits = head.layer(hidden) * head.scale
+    if head.softcap is not None:
+        logits = head.softcap * torch.tanh(logits / head.softcap)
+    return nn.functional.cross_entropy(logits, targets, reduction="sum") * weight
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(1, 50),
+    bias=st.booleans(),
+    scale=st.sampled_from([1.0, 0.125, 3.0]),
+    softcap=st.sampled_from([None, 2.0]),
+    seed=st.integers(0, 1000),
+)
+def test_a_linear_head_equals_plain_torch(count: int, bias: bool, scale: float, softcap: float | None, seed: int) -> None:
+    head_module.CHUNK_ELEMENTS = 16 * 37
+    torch.manual_seed(seed)
+    layer = nn.Linear(8, 37, bias=bias)
+    hidden = torch.randn(count, 8).requires_grad_()
+    targets = torch.randint(0, 37, (count,))
+    head = OutputLayer(layer, scale, softcap)
+    learning = [hidden, *layer.parameters()]
+    loss, expected = head.loss(hidden, targets, 0.3), plain(head, hidden, targets, 0.3)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(torch.autograd.grad(loss * 2, learning), torch.autograd.grad(expected * 2, learning), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("softcap", [None, 4.0])
+def test_gradcheck_in_float64(softcap: float | None) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 37).double()
+    hidden = torch.randn(20, 5, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 37, (20,))
+
+    def loss(hidden: torch.Tensor, weight: nn.Parameter, bias: nn.Parameter) -> Any:
+        return head_module.LinearCrossEntropy.apply(hidden, weight, bias, targets, 0.7, OutputLayer(layer, 0.5, softcap))
+
+    assert torch.autograd.gradcheck(loss, (hidden, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_an_adapter_on_the_head(options: dict[str, bool]) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.add_module("lm_head", nn.Linear(8, 37, bias=False))
+    layer: Any = inject_adapter_in_model(LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False, **options), model).lm_head
+    hidden = torch.randn(40, 8).requires_grad_()
+    targets = torch.randint(0, 37, (40,))
+    head = OutputLayer(layer, 0.5, 3.0)
+    learning = [hidden, *(p for p in layer.parameters() if p.requires_grad)]
+    assert len(learning) > 2
+    loss, expected = head.loss(hidden, targets, 0.1), plain(head, hidden, targets, 0.1)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(torch.autograd.grad(loss, learning), torch.autograd.grad(expected, learning), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_tied_head_adds_to_the_gradient_of_the_embedding() -> None:
+    torch.manual_seed(0)
+    embedding, layer = nn.Embedding(37, 8), nn.Linear(8, 37, bias=False)
+    layer.weight = embedding.weight
+    ids, targets = torch.randint(0, 37, (30,)), torch.randint(0, 37, (30,))
+    OutputLayer(layer).loss(embedding(ids), targets, 1.0).backward()
+    found = embedding.weight.grad
+    embedding.weight.grad = None
+    nn.functional.cross_entropy(layer(embedding(ids)), targets, reduction="sum").backward()
+    torch.testing.assert_close(found, embedding.weight.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_head_hands_out_no_weight_gradient_and_no_graph_is_kept_without_need() -> None:
+    layer = nn.Linear(8, 37).requires_grad_(False)
+    hidden = torch.randn(4, 8, requires_grad=True)
+    OutputLayer(layer).loss(hidden, torch.tensor([1, 2, 3, 4]), 1.0).backward()
+    assert hidden.grad is not None
+    assert layer.weight.grad is None
+    with torch.no_grad():
+        assert not OutputLayer(layer).loss(hidden, torch.tensor([1, 2, 3, 4]), 1.0).requires_grad
+
+
+def test_no_supervised_position_is_a_zero_that_can_be_differentiated() -> None:
+    hidden = torch.randn(0, 8, requires_grad=True)
+    loss = OutputLayer(nn.Linear(8, 37)).loss(hidden, torch.zeros(0, dtype=torch.int64), 1.0)
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_no_matrix_of_tokens_by_vocabulary_exists() -> None:
+    """The largest tensor of the loss is a chunk of logits, not all of them."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        rows = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.ndim == 2 and out.shape[1] == 37:
+                self.rows = max(self.rows, out.shape[0])
+            return out
+
+    hidden = torch.randn(400, 8, requires_grad=True)
+    with Largest() as largest:
+        OutputLayer(nn.Linear(8, 37)).loss(hidden, torch.randint(0, 37, (400,)), 1.0).backward()
+    assert largest.rows == 16
+
+
+def test_bf16_products_keep_the_loss_near_fp32() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 37, bias=False)
+    hidden, targets = torch.randn(50, 64, requires_grad=True), torch.randint(0, 37, (50,))
+    exact = OutputLayer(layer).loss(hidden, targets, 1.0)
+    rounded = OutputLayer(layer, precision=torch.bfloat16).loss(hidden, targets, 1.0)
+    assert rounded.dtype == torch.float32
+    assert rounded.item() != exact.item()
+    assert rounded.item() == pytest.approx(exact.item(), rel=1e-2)
+    (found,), (wanted,) = torch.autograd.grad(rounded, [layer.weight]), torch.autograd.grad(exact, [layer.weight])
+    assert found.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 0.999

@@ -1,0 +1,168 @@
+"""The law of packing: loss and gradients of a pack equal those of its samples, one by one, through transformers' own forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from campana.errors import DataError, ModelError
+from campana.tuning import proof
+from campana.tuning.forward import Network
+from campana.tuning.packs import Row, packs_of
+
+VOCAB = 97
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama, tied": ("Llama", {"tie_word_embeddings": True}),
+    "qwen2 (biases)": ("Qwen2", {}),
+    "qwen3 (norms of queries and keys)": ("Qwen3", {}),
+    "mistral (sliding window)": ("Mistral", {"sliding_window": 5}),
+    "gemma2 (two soft-caps, windows)": ("Gemma2", {"sliding_window": 5, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0}),
+    "gemma3 (windows, two rotary bases)": ("Gemma3Text", {"sliding_window": 5, "query_pre_attn_scalar": 8}),
+    "granite (scales everywhere)": ("Granite", {"logits_scaling": 4.0, "residual_multiplier": 0.5, "embedding_multiplier": 2.0}),
+}
+
+
+def make(kind: str, seed: int = 0) -> Any:
+    import transformers
+
+    name, options = MODELS[kind]
+    causal = {"Gemma3Text": "Gemma3ForCausalLM"}.get(name, f"{name}ForCausalLM")
+    transformers.set_seed(seed)
+    config = getattr(transformers, f"{name}Config")(**SMALL, **options)
+    model = getattr(transformers, causal)._from_config(config, attn_implementation="eager").eval()
+    for parameter in model.parameters():  # weights of a size at which every part of the model bears on the loss
+        torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.3)
+    return model
+
+
+def rows_of(lengths: list[int], seed: int) -> list[Row]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for length in lengths:
+        supervised = rng.random(length) < 0.5
+        supervised[int(rng.integers(1, length))] = True
+        rows.append((rng.integers(0, VOCAB, length).astype(np.int32), supervised))
+    return rows
+
+
+def one_by_one(model: Any, rows: list[Row], weight: float) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    total = torch.zeros((), dtype=torch.float64)
+    for ids, supervised in rows:
+        tokens = torch.from_numpy(ids.astype(np.int64))
+        logits = model(input_ids=tokens[None], use_cache=False).logits[0]
+        labels = torch.where(torch.from_numpy(supervised), tokens, -100)[1:]
+        loss = torch.nn.functional.cross_entropy(logits[:-1], labels, ignore_index=-100, reduction="sum") * weight
+        loss.backward()
+        total += loss.detach()
+    return total.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def packed(model: Any, rows: list[Row], weight: float, budget: int) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    network = Network.of(model, "fp32")
+    assert network.whole_packs
+    total = 0.0
+    for pack in packs_of(rows, budget):
+        loss = network.loss(pack, weight)
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal(found: tuple[float, dict[str, torch.Tensor]], wanted: tuple[float, dict[str, torch.Tensor]]) -> None:
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    assert found[1].keys() == wanted[1].keys()
+    size = max(g.abs().max().item() for g in wanted[1].values())
+    for name, gradient in wanted[1].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-5 * size, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.integers(2, 40), min_size=1, max_size=9),
+    budget=st.sampled_from([8, 64, 400]),
+    seed=st.integers(0, 1000),
+)
+def test_a_pack_is_its_samples(lengths: list[int], budget: int, seed: int) -> None:
+    rows = rows_of(lengths, seed)
+    weight = 1.0 / sum(int(s[1:].sum()) for _, s in rows)
+    wanted = one_by_one(make("llama", seed % 3), rows, weight)
+    assert_equal(packed(make("llama", seed % 3), rows, weight, budget), wanted)
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_the_law_holds_for_every_family(kind: str) -> None:
+    rows = rows_of([7, 30, 12, 12, 3, 25], seed=1)
+    wanted = one_by_one(make(kind), rows, 0.01)
+    assert_equal(packed(make(kind), rows, 0.01, 60), wanted)
+
+
+def test_contamination_would_be_seen() -> None:
+    """The law can fail: laid end to end as one sample, the rows give another loss."""
+    rows = rows_of([12, 20], seed=3)
+    joined = (np.concatenate([r[0] for r in rows]), np.concatenate([r[1] for r in rows]))
+    apart, _ = one_by_one(make("llama"), rows, 0.01)
+    mixed, _ = packed(make("llama"), [joined], 0.01, 100)
+    assert abs(mixed - apart) > 1e-3
+
+
+def test_rows_are_cut_after_their_last_supervised_token() -> None:
+    ids = np.arange(10, dtype=np.int32)
+    supervised = np.array([True, False, False, True, False, True, False, False, False, False])
+    (pack,) = packs_of([(ids, supervised)], 100)
+    assert pack.ids.tolist() == [0, 1, 2, 3, 4]
+    assert pack.predicting.tolist() == [2, 4]
+    assert pack.targets.tolist() == [3, 5]
+    assert pack.num_row_tokens == 10
+
+
+def test_a_row_that_teaches_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="no supervised token"):
+        packs_of([(np.arange(5, dtype=np.int32), np.array([True, False, False, False, False]))], 100)
+
+
+def test_the_proof_refuses_a_model_that_does_something_unknown() -> None:
+    model = make("llama")
+    rows = rows_of([20, 30], seed=5)
+    expected = proof.reference(model, rows)
+    network = Network.of(model, "fp32")
+    proof.check(network, rows, expected, "fp32")
+    with pytest.raises(ModelError, match="LlamaForCausalLM itself computes"):
+        proof.check(network, rows, expected * 1.01, "fp32")
+
+
+def test_bf16_computes_in_bf16_and_learns_in_fp32() -> None:
+    rows = rows_of([7, 30, 12], seed=1)
+    wanted, gradients = one_by_one(make("llama"), rows, 0.02)
+    model = make("llama")
+    network = Network.of(model, "bf16")
+    loss = sum(network.loss(pack, 0.02) for pack in packs_of(rows, 60))
+    assert isinstance(loss, torch.Tensor)
+    loss.backward()
+    assert loss.item() != wanted
+    assert loss.item() == pytest.approx(wanted, rel=2e-2)
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), 0) > 0.98, name

@@ -1,0 +1,58 @@
+"""Learning-rate schedules, and which parameters decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from campana.tuning.optimizer import build, learning_parameters, set_rate
+from campana.tuning.options import AdamW, Schedule
+from campana.tuning.schedule import share
+
+KINDS = ["cosine", "linear", "constant", "wsd"]
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    warmup=st.floats(0, 0.9),
+    decay=st.floats(0.01, 1.0),
+    floor=st.floats(0, 1),
+    num_steps=st.integers(1, 300),
+)
+def test_every_step_learns_and_none_exceeds_the_peak(kind: Any, warmup: float, decay: float, floor: float, num_steps: int) -> None:
+    schedule = Schedule(kind=kind, warmup=warmup, decay=decay, floor=floor)
+    shares = [share(schedule, step, num_steps) for step in range(num_steps)]
+    assert all(0.0 < s <= 1.0 for s in shares)
+    peak = min(round(warmup * num_steps), num_steps - 1)
+    assert shares[: peak + 1] == sorted(shares[: peak + 1])
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+
+
+def test_shapes() -> None:
+    assert [share(Schedule(kind="linear", warmup=0.2, floor=0.0), s, 10) for s in (0, 1, 2, 6, 9)] == pytest.approx(
+        [1 / 3, 2 / 3, 1, 0.5, 0.125]
+    )
+    assert share(Schedule(kind="cosine", warmup=0.0, floor=0.1), 50, 100) == pytest.approx(0.55)
+    assert share(Schedule(kind="constant", warmup=0.0), 99, 100) == 1.0
+    wsd = Schedule(kind="wsd", warmup=0.0, decay=0.2)
+    assert [share(wsd, s, 10) for s in (0, 7, 8, 9)] == pytest.approx([1, 1, 1, 0.5])
+
+
+def test_nested_sizes_share_the_stable_part_of_wsd() -> None:
+    short, long = (([share(Schedule(kind="wsd", warmup=0.0, decay=0.2), s, n) for s in range(n)]) for n in (50, 100))
+    assert short[:40] == long[:40]
+
+
+def test_only_matrices_decay_and_tied_weights_count_once() -> None:
+    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(7, 4), "norm": torch.nn.LayerNorm(4), "head": torch.nn.Linear(4, 7)})
+    model["head"].weight = model["embed"].weight
+    model["norm"].bias.requires_grad_(False)
+    optimizer = build(model, AdamW(weight_decay=0.1), 1e-3)
+    assert list(learning_parameters(model)) == ["embed.weight", "norm.weight", "head.bias"]
+    assert [(g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [(0.1, 1), (0.0, 2)]
+    set_rate(optimizer, 5e-4)
+    assert {g["lr"] for g in optimizer.param_groups} == {5e-4}
