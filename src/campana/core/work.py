@@ -1,0 +1,171 @@
+"""The work of one task: inputs, a try, `run`, checks, publishing. The same in a subprocess, in this process and under torchrun.
+
+It owns what happens between a held lock and a published object, and how an error becomes words. It never starts processes.
+
+    with store.lock(task.key) as lock:
+        error = perform(task, Store(Path(task.store)), tell=print)   # None, or why it failed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from campana.core.code import code_digest
+from campana.core.digest import DigestCache, digest_path
+from campana.core.disk import HINTS, as_store_error, remove_folder
+from campana.core.spec import Context, StageSpec
+from campana.core.store import Store
+from campana.core.task import Task
+from campana.errors import CampanaError, DataError, StageFailed
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Takes a notice as JSON: {"event": "progress", "done", "total", "unit", "figures"} or {"event": "failed", "error"}."""
+
+BEAT_SECONDS = 1.0
+"""Between two signs of life: what a killed try cost is known to within this."""
+TELL_SECONDS = 0.5
+"""Between two notices of progress."""
+LOG_NAME = "log.txt"
+
+
+class Throttle:
+    """A stage's `progress`: passes on at most two notices a second, and always the last one."""
+
+    def __init__(self, tell: Tell, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._last = float("-inf")
+
+    def __call__(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        """Tell the person, if it is time."""
+        now = self._clock()
+        if done < total and now - self._last < TELL_SECONDS:
+            return
+        self._last = now
+        self._tell({"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures})
+
+
+def perform(task: Task, store: Store, tell: Tell, *, raise_errors: bool = False) -> str | None:
+    """Build the task's key, whose lock the caller holds. Returns None, or why it failed, in words for a person.
+
+    The traceback of a failure goes to `work/<key>/log.txt`. `raise_errors` raises it instead, for a debugger.
+    """
+    start = time.monotonic()
+    try:
+        out_dir, scratch_dir = store.begin(task.key)
+        with _beating(lambda: store.touch(task.key)):
+            spec = task.load_spec()
+            meter = _run(task, spec, store, out_dir, scratch_dir, tell)
+            seconds = time.monotonic() - start
+            store.publish(
+                task.key,
+                recipe=task.recipe,
+                label=task.label,
+                execution=task.execution(spec),
+                meter=meter,
+                seconds=seconds,
+                code=code_digest(spec),
+            )
+    except Exception as error:
+        message = _in_words(error, store, task)
+        with contextlib.suppress(CampanaError, OSError):  # on a full disk the note cannot be written; the message still goes out
+            with (store.work_dir(task.key) / LOG_NAME).open("a", encoding="utf-8") as log:
+                log.write(traceback.format_exc())
+            store.fail(task.key, time.monotonic() - start, message)
+        tell({"event": "failed", "error": message})
+        if raise_errors:
+            raise
+        return message
+    return None
+
+
+def clear_ranks(task: Task, store: Store) -> None:
+    """Before the ranks start: nothing of an earlier try that one of them could take for this one's."""
+    remove_folder(store.work_dir(task.key) / "object")
+    for rank in range(1, task.resources.ranks):
+        _rank_mark(store, task, rank).unlink(missing_ok=True)
+
+
+def run_rank(task: Task, store: Store, rank: int) -> None:
+    """The work of a rank other than 0: the same `run` into the same folder, published by rank 0. Errors end the process."""
+    work = store.work_dir(task.key)
+    context = Context(
+        inputs=_inputs(task, store),
+        out_dir=work / "object" / "files",
+        scratch_dir=work / "scratch",
+        resources=task.resources,
+        progress=lambda *_, **__: None,
+    )
+    while not context.out_dir.is_dir():  # rank 0 opens the try
+        time.sleep(0.02)
+    task.load_spec().run(context)
+    _rank_mark(store, task, rank).touch()
+
+
+def _run(task: Task, spec: StageSpec, store: Store, out_dir: Path, scratch_dir: Path, tell: Tell) -> Mapping[str, Any]:
+    marks = [_rank_mark(store, task, rank) for rank in range(1, task.resources.ranks)]
+    context = Context(_inputs(task, store), out_dir, scratch_dir, task.resources, Throttle(tell))
+    meter = spec.run(context)
+    missing = [name for name in spec.outputs_to_check() if not (out_dir / name).exists()]
+    if missing:
+        raise StageFailed(f"the stage ended without writing {', '.join(missing)}", hint="this is a fault of the stage's code")
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(meter), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise StageFailed(f"what the stage measured is not JSON: {error}", hint="missing is None, never NaN") from error
+    while not all(mark.exists() for mark in marks):  # torchrun ends us all where one fails
+        time.sleep(0.02)
+    return plain
+
+
+def _rank_mark(store: Store, task: Task, rank: int) -> Path:
+    return store.work_dir(task.key) / f"rank-{rank}-done"
+
+
+def _inputs(task: Task, store: Store) -> dict[str, Path]:
+    """Input name -> path. A source must still be what it was when the study was planned."""
+    paths: dict[str, Path] = {}
+    for name, value in task.inputs.items():
+        if "key" in value:
+            paths[name] = store.path(value["key"])
+            continue
+        path = Path(value["path"])
+        if value["identity"].startswith("sha256:") and digest_path(path, DigestCache(store.root)) != value["identity"]:
+            raise DataError("has changed since the study was planned", where=str(path), hint="run the same command again")
+        paths[name] = path
+    return paths
+
+
+def _in_words(error: Exception, store: Store, task: Task) -> str:
+    if isinstance(error, CampanaError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in HINTS:
+        return str(as_store_error(error, store.root))
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{text}\nhint: the traceback is in {store.work_dir(task.key) / LOG_NAME}"
+
+
+@contextlib.contextmanager
+def _beating(beat: Callable[[], None]) -> Generator[None]:
+    """Give signs of life from a thread of its own until the block ends."""
+    over = threading.Event()
+
+    def loop() -> None:
+        while not over.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):  # the folder goes when the object is published
+                beat()
+
+    thread = threading.Thread(target=loop, name="campana-beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
