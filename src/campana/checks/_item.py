@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from campana.checks._protocol import Check, Outcome
 from campana.checks._text import final_text
@@ -19,6 +19,8 @@ from campana.errors import DataError, StudyError
 from campana.parts import find, kind_of, nearest
 from campana.records import Answer, Item, Score
 
+_BRANCHES = ("int", "float")
+"""What pydantic adds to the place of an error in `int | float`."""
 _CUT = "the answer was cut at the most tokens allowed"
 
 
@@ -69,7 +71,9 @@ def _part(check: Check, outcome: Outcome) -> dict[str, Any]:
     return {"check": kind_of(type(check)), "value": outcome.value, "reason": outcome.reason, **extra}
 
 
-def _parse(check: Mapping[str, Any] | str, where: str) -> Check:
+def _parse(check: Any, where: str) -> Check:
+    if not isinstance(check, (str, Mapping)):
+        raise DataError(f"a check is an object with a kind, not {check!r}", where=where)
     fields: dict[str, Any] = {"kind": check} if isinstance(check, str) else dict(check)
     if "kind" not in fields:
         raise DataError("a check without a kind", where=where, hint='write {"kind": "number", "value": 42}, say')
@@ -80,15 +84,23 @@ def _parse(check: Mapping[str, Any] | str, where: str) -> Check:
     try:
         parsed = cls.model_validate(fields)
     except ValidationError as error:
-        raise _located(error, cls, where) from None
+        raise _located(error, fields, where) from None
     assert isinstance(parsed, Check)
     return parsed
 
 
-def _located(error: ValidationError, cls: type[BaseModel], where: str) -> DataError:
+def _class_at(fields: Any, path: tuple[int | str, ...]) -> type[Check]:
+    """The class of the check at a place inside another: `all_of` and `any_of` nest."""
+    for step in path:
+        fields = fields[step]
+    return cast("type[Check]", find("check", fields if isinstance(fields, str) else fields["kind"]))
+
+
+def _located(error: ValidationError, fields: Mapping[str, Any], where: str) -> DataError:
     """The first complaint of pydantic, with its place and, for an unknown field, the nearest known one."""
     first = error.errors(include_url=False)[0]
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return DataError("no such field", where=where + path, hint=nearest(str(first["loc"][0]), list(cls.model_fields)))
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"] if step not in _BRANCHES)
+    if first["type"] == "extra_forbidden":
+        known = _class_at(fields, first["loc"][:-1]).model_fields
+        return DataError("no such field", where=where + path, hint=nearest(str(first["loc"][-1]), list(known)))
     return DataError(first["msg"].removeprefix("Value error, "), where=where + path)

@@ -4,7 +4,8 @@
     [n.value for n in numbers("三百二十一")]                            # 321
 
 Digits win: number words (English, Chinese) are read only where a text holds no digits, because `one` and `一` are mostly
-not meant as numbers. Full-width digits, thousands separators, `-$5`, `1.5e3`, `3万` and `\\frac{3}{4}` are read.
+not meant as numbers. Full-width digits, thousands separators, `-$5`, `1.5e3`, `3万` and `\\frac{3}{4}` are read. The minus of `10 - 5` is
+no sign.
 A digit that belongs to a name (`H2O`, `m²`) is no number, and `3/4/2020` is three.
 """
 
@@ -16,10 +17,9 @@ from fractions import Fraction
 
 from campana.checks._text import half_width, without_emphasis
 
-_CURRENCY = r"[$€£¥￥]?"
 _SCALES = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _DIGITS = re.compile(
-    rf"(?P<sign>(?:(?<![A-Za-z0-9_)\]%])[-+−]{_CURRENCY}\s?|负\s?)?)"
+    r"(?P<sign>(?:(?<![A-Za-z0-9_)\]%])[-+−](?:[$€£¥￥]\s?)?|负\s?)?)"
     r"(?<![A-Za-z_0-9])(?<![0-9]\.)"
     r"(?P<whole>\d{1,3}(?:[,\u00a0\u202f_'’]\d{3})+(?!\d)|\d+)?(?P<decimals>(?(whole)\.\d+|(?<!\w)\.\d+))?"
     r"(?P<exponent>[eE][-+]?\d{1,3}(?!\d))?"
@@ -84,13 +84,13 @@ def numbers(text: str) -> list[Number]:
 
 def plain(value: Fraction) -> str:
     """A fraction as people write it: `42`, `0.75`, `1/3`."""
-    if value.denominator == 1:
+    places = next((n for n in range(13) if 10**n % value.denominator == 0), None)
+    if places is None:
+        return f"{value.numerator}/{value.denominator}"
+    if places == 0:
         return str(value.numerator)
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return str(float(value)) if rest == 1 else f"{value.numerator}/{value.denominator}"
+    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}}"
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
 def _in_digits(text: str) -> list[Number]:

@@ -15,7 +15,7 @@ from campana.records import Answer
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
-_EMPHASIS = re.compile(r"(\*{1,3}|_{2,3}|~~|`+)(?=\S)([^\n]*?\S)\1")
+_EMPHASIS = re.compile(r"(?<![A-Za-z0-9])(\*{1,3}|_{2,3}|~~|`+)(?=\S)([^\n]*?\S)\1(?![A-Za-z0-9])")
 _SPACE = re.compile(r"\s+")
 _QUOTES = "\"'“”‘’«»「」『』《》`"
 _END = ".。．!！?？,，;；:：、…"
@@ -37,7 +37,7 @@ def half_width(text: str) -> str:
 
 
 def without_emphasis(text: str) -> str:
-    """Without markdown's `**`, `*`, `__`, `~~` and backticks around a phrase."""
+    """Without markdown's `**`, `*`, `__`, `~~` and backticks around a phrase. The stars of `2*3*4` stay."""
     return _EMPHASIS.sub(r"\2", text)
 
 

@@ -27,11 +27,11 @@ class Choice(Check):
     """The answer names the right option, by its letter or by its text, and no other."""
 
     kind: Literal["choice"] = "choice"
-    value: str | None = Field(None, pattern=r"^[A-Za-z]$")
+    value: str | None = Field(default=None, pattern=r"^[A-Za-z]$")
     """The right letter; None: the letter that the item's reference names."""
     options: tuple[str, ...] = ()
     """The texts of options A, B, C, ..., so that an answer in words counts."""
-    num_options: int = Field(4, ge=2, le=26)
+    num_options: int = Field(default=4, ge=2, le=26)
     """How many letters there are, where the options' texts are not given."""
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ class Choice(Check):
         if texts:
             return texts
         standing = [found for found in _STANDING.findall(text) if found in letters]
-        return sorted({letter for letter in standing if not (letter in "AI" and re.search(rf"\b{letter}\s+[a-z]", text))})
+        return sorted({letter for letter in standing if not (letter in "AI" and re.search(rf"\b{letter}\s+(?!or\b|and\b)[a-z]", text))})
 
 
 def _holds(text: str, option: str) -> bool:

@@ -24,25 +24,25 @@ class Format(Check):
     """The share of the demands on its form that an answer meets."""
 
     kind: Literal["format"] = "format"
-    bullets: int | None = Field(None, ge=1)
+    bullets: int | None = Field(default=None, ge=1)
     """So many lines that start with `-`, `*` or `•`."""
-    numbered: int | None = Field(None, ge=1)
+    numbered: int | None = Field(default=None, ge=1)
     """So many lines that are numbered 1, 2, 3 and so on, in order."""
     only_items: bool = False
     """With `bullets` or `numbered`: no other lines."""
-    paragraphs: int | None = Field(None, ge=1)
+    paragraphs: int | None = Field(default=None, ge=1)
     """So many blocks with empty lines between them."""
     case: Literal["lower", "upper", "title"] | None = None
     """All letters are small, or capital, or every word of four letters or more begins with a capital."""
-    starts_with: str | None = Field(None, min_length=1)
+    starts_with: str | None = Field(default=None, min_length=1)
     """The answer starts so, in this case."""
-    ends_with: str | None = Field(None, min_length=1)
+    ends_with: str | None = Field(default=None, min_length=1)
     """The answer ends so, in this case."""
     quoted: bool = False
     """The whole answer is in one pair of quotation marks."""
     no_commas: bool = False
     """There are no commas, Chinese ones included. A thousands separator is one."""
-    highlights: int | None = Field(None, ge=1)
+    highlights: int | None = Field(default=None, ge=1)
     """At least so many phrases in `*...*` or `**...**`."""
     language: Language | None = None
     """It is written in this language."""

@@ -20,7 +20,7 @@ from campana.records import Answer, Item
 TypeName = Literal["string", "number", "integer", "boolean", "array", "object", "null"]
 
 _MOST_TRIES = 50
-_PATTERN_SECONDS = 2.0
+_PATTERN_SECONDS = 1.0
 _MISSING = object()
 
 

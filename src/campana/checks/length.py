@@ -24,16 +24,16 @@ _COUNTS: dict[str, Callable[[str], int]] = {
 
 
 class Length(Check):
-    """The answer has as many units as asked. A Chinese character counts as a word, white space as no character, an empty line as no line."""
+    """The answer has as many units as asked. A Chinese character counts as a word, white space and empty lines not at all."""
 
     kind: Literal["length"] = "length"
     unit: Literal["words", "characters", "sentences", "lines", "paragraphs"] = "words"
     """What is counted."""
-    at_least: int | None = Field(None, ge=1)
+    at_least: int | None = Field(default=None, ge=1)
     """The fewest allowed."""
-    at_most: int | None = Field(None, ge=1)
+    at_most: int | None = Field(default=None, ge=1)
     """The most allowed."""
-    exactly: int | None = Field(None, ge=1)
+    exactly: int | None = Field(default=None, ge=1)
     """The one number allowed; alone."""
 
     @model_validator(mode="after")

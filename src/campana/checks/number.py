@@ -30,9 +30,9 @@ class NumberCheck(Check):
     """Which number counts: the last, the first, or the first after the last marker (`answer is`)."""
     markers: tuple[str, ...] = MARKERS
     """For `marked`: what comes before the answer, whatever its case."""
-    tolerance: float = Field(0.0, ge=0)
+    tolerance: float = Field(default=0.0, ge=0)
     """How far off it may be."""
-    relative: float = Field(0.0, ge=0)
+    relative: float = Field(default=0.0, ge=0)
     """How far off it may be as a share of the value; the wider of the two counts."""
 
     def score(self, item: Item, answer: Answer) -> Outcome:

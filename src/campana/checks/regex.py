@@ -30,7 +30,7 @@ class Regex(Check):
     """True: it must not be found."""
     flags: tuple[Literal["ignore_case", "multiline", "dotall"], ...] = ()
     """How it is read."""
-    timeout_seconds: Annotated[float, EXECUTION] = Field(2.0, gt=0)
+    timeout_seconds: Annotated[float, EXECUTION] = Field(default=2.0, gt=0)
     """The most time for one answer."""
 
     @field_validator("pattern")
