@@ -100,16 +100,12 @@ def generation(split: Split) -> list[Task]:
         "The {} is next to the {}.", "The {} and the {} are old.", "I put the {} under the {}.",
         "The {} is bigger than the {}.", "We saw a {} and a {}.",
     )  # fmt: skip
-    return [
-        task(
-            f"Write a sentence with {one} and {other}.",
-            frames[n % len(frames)].format(one, other),
-            [says(one, other), short(9), {"kind": "format", "ends_with": "."}],
-            one,
-            other,
-        )
-        for n, (one, other) in enumerate(split.pairs(things(split)))
-    ]
+    found: list[Task] = []
+    for n, (one, other) in enumerate(split.pairs(things(split))):
+        sentence = frames[n % len(frames)].format(one, other)
+        checks = [says(one, other), short(9), {"kind": "format", "ends_with": "."}]
+        found.append(task(f"Write a sentence with {one} and {other}.", sentence, checks, one, other))
+    return found
 
 
 FACTS = """capital of France?Paris;capital of Italy?Rome;capital of Spain?Madrid;capital of Egypt?Cairo;capital of Russia?Moscow;
@@ -139,9 +135,7 @@ def closed_qa(split: Split) -> list[Task]:
     for n, ((one, other), (first, second)) in enumerate(zip(people, objects, strict=True)):
         holder, asked = ((one, first), (other, second))[n % 2]
         checks = [exact(holder), says(holder, none_of=[other if holder == one else one])]
-        found.append(
-            task(f"{one} has a {first}. {other} has a {second}. Who has the {asked}?", holder, checks, one, other, first, second)
-        )
+        found.append(task(f"{one} has a {first}. {other} has a {second}. Who has the {asked}?", holder, checks, one, other, first, second))
     return found
 
 
@@ -217,13 +211,10 @@ def summarisation(split: Split) -> list[Task]:
         "wolf scares tourists scared;mayor plants oak planted;sailor builds raft built;monkey bites keeper bit;poet buys tower bought;"
         "bank closes office closed",
         "train kills cow killed;boy wins prize won;bear enters school entered;judge frees prisoner freed;doctor leaves hospital left;"
-        "tiger attacks hunter attacked;girl climbs mountain climbed;spy copies letter copied;clown rides elephant rode;hen chases fox chased;"
-        "queen sells crown sold;cook drops plate dropped",
+        "tiger attacks hunter attacked;girl climbs mountain climbed;spy copies letter copied;clown rides elephant rode;"
+        "hen chases fox chased;queen sells crown sold;cook drops plate dropped",
     )
-    frames = (
-        "On Monday a {} {} the {} near the river, police said.",
-        "Yesterday, to the surprise of all, the {} {} the {}.",
-    )
+    frames = ("On Monday a {} {} the {} near the river, police said.", "Yesterday, to the surprise of all, the {} {} the {}.")
     found: list[Task] = []
     for n in range(split.num_tasks):
         subject, verb, thing, past = events[n % len(events)].split()
@@ -233,17 +224,18 @@ def summarisation(split: Split) -> list[Task]:
     return found
 
 
-SPANISH_NOUNS = (("cat", "el gato"), ("dog", "el perro"), ("book", "el libro"), ("house", "la casa"), ("table", "la mesa"), ("door", "la puerta"), ("moon", "la luna"))  # fmt: skip
-SPANISH_ADJECTIVES = (("red", "rojo"), ("white", "blanco"), ("black", "negro"), ("small", "pequeño"), ("new", "nuevo"), ("old", "viejo"))  # fmt: skip
+SPANISH_NOUNS = "cat:el gato;dog:el perro;book:el libro;house:la casa;table:la mesa;door:la puerta;moon:la luna"
+SPANISH_ADJECTIVES = "red:rojo;white:blanco;black:negro;small:pequeño;new:nuevo;old:viejo"
 
 
 def translation(split: Split) -> list[Task]:
-    """A noun with its adjective in Spanish: the gender agrees, and the order turns. The words are shared by the splits; the pairs are not."""
+    """A noun with its adjective in Spanish: the gender agrees, the order turns. The splits share the words and no pair of them."""
+    nouns, adjectives = ([pair.split(":") for pair in words.split(";")] for words in (SPANISH_NOUNS, SPANISH_ADJECTIVES))
     asked = [(n % 7, (n + n // 7) % 6) for n in range(NUM_EVALUATION)]
     rest = [(noun, adjective) for noun in range(7) for adjective in range(6) if (noun, adjective) not in asked]
     found: list[Task] = []
     for noun, adjective in split.of(rest, asked):
-        (thing, cosa), (kind, tipo) = SPANISH_NOUNS[noun], SPANISH_ADJECTIVES[adjective]
+        (thing, cosa), (kind, tipo) = nouns[noun], adjectives[adjective]
         spanish = f"{cosa} {tipo[:-1] + 'a' if cosa.startswith('la ') else tipo}"
         checks = [exact(spanish), {"kind": "chrf", "references": [spanish]}]
         found.append(task(f"In Spanish: the {kind} {thing}", spanish, checks, f"{kind} {thing}"))
@@ -255,14 +247,17 @@ trees:oak pine birch;sports:tennis hockey golf;planets:Mars Venus Saturn;rooms:k
 insects:ant bee fly;jobs:nurse cook pilot;hats:cap beret helmet;fabrics:cotton wool silk;months:May June July;
 spices:salt pepper ginger;dances:waltz tango polka;buildings:church castle tower;toys:doll ball puzzle;languages:French Greek Dutch;
 ships:ferry yacht canoe;desserts:cake pudding pie;gems:ruby opal diamond;reptiles:snake lizard turtle;cereals:wheat oats rye;
-shapes:circle square triangle;continents:Asia Africa Europe;nuts:almond walnut hazelnut;clouds:cirrus stratus cumulus;games:chess poker bingo"""
-ASKED_LISTS = """vegetables:carrot carrots tomato tomatoes potato potatoes onion onions broccoli spinach lettuce cucumber peas cabbage pepper;
+shapes:circle square triangle;continents:Asia Africa Europe;nuts:almond walnut hazelnut;clouds:cirrus stratus cumulus;
+games:chess poker bingo"""
+ASKED_LISTS = """vegetables:carrot carrots tomato tomatoes potato potatoes onion onions broccoli spinach lettuce cucumber peas cabbage;
 farm animals:cow cows pig pigs sheep chicken chickens horse horses goat goats duck ducks;
-birds:eagle owl crow robin sparrow hawk duck hen swan parrot penguin;colors:red blue green yellow black white purple orange brown pink;
+birds:eagle owl crow robin sparrow hawk duck hen swan parrot penguin;
+colors:red blue green yellow black white purple orange brown pink;
 body parts:arm hand leg foot head nose eye eyes ear mouth knee heart hair arms legs hands feet;
 furniture:chair table sofa bed desk shelf couch bench lamp chairs tables;
 clothes:shirt shoes pants dress coat socks jacket skirt sweater jeans shirts;
-instruments:piano guitar violin flute trumpet drums drum cello;vehicles:car bus truck train bike bicycle plane motorcycle boat cars;
+instruments:piano guitar violin flute trumpet drums drum cello;
+vehicles:car bus truck train bike bicycle plane motorcycle boat cars;
 seasons:spring summer autumn winter fall;family members:mother father sister brother son daughter aunt uncle mom dad;
 school subjects:history maths English math science art biology physics music geography chemistry"""
 
@@ -273,11 +268,7 @@ def brainstorming(split: Split) -> list[Task]:
     for line in split.of(LISTS, ASKED_LISTS):
         topic, members = line.split(":")
         answer = "\n".join(f"- {member}" for member in members.split()[:3])
-        checks = [
-            {"kind": "format", "bullets": 3, "only_items": True},
-            {"kind": "contains", "any_of": members.split()},
-            short(6),
-        ]
+        checks = [{"kind": "format", "bullets": 3, "only_items": True}, {"kind": "contains", "any_of": members.split()}, short(6)]
         found.append(task(f"Name three {topic}.", answer, checks, topic))
     return found
 
@@ -378,17 +369,9 @@ def make() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         assert (len(rows), len(items)) == (NUM_TRAINING, NUM_EVALUATION), f"{name}: {len(rows)} rows, {len(items)} items"
         assert_disjoint(name, rows, items)
         training += [{"category": name, "instruction": row.prompt, "output": row.answer} for row in rows]
-        suite += [
-            {
-                "id": f"{name}-{n:02}",
-                "category": name,
-                "language": "en",
-                "prompt": item.prompt,
-                "reference": item.answer,
-                "checks": list(item.checks),
-            }
-            for n, item in enumerate(items, 1)
-        ]
+        for n, item in enumerate(items, 1):
+            place = {"id": f"{name}-{n:02}", "category": name, "language": "en"}
+            suite.append({**place, "prompt": item.prompt, "reference": item.answer, "checks": list(item.checks)})
     return training, suite
 
 
