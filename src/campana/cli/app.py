@@ -149,11 +149,12 @@ def verify(
 def gc(
     store: StorePath = DEFAULT_STORE,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is listed; without it nothing is touched.")] = False,
+    last: Annotated[int | None, typer.Option(min=1, help="Keep only what the last so many runs of each study name; default: all.")] = None,
 ) -> None:
     """List what no run names any more, with what building it again would cost."""
     from campana.cli import upkeep
 
-    raise typer.Exit(upkeep.collect(store, delete))
+    raise typer.Exit(upkeep.collect(store, delete, last))
 
 
 @app.command()
