@@ -16,8 +16,8 @@ SOUND, DAMAGED = 0, 1
 def verify(store_path: Path, repair: bool) -> int:
     """Check every stored file; returns 0 where all are sound, 1 where some are not (set aside with `repair`)."""
     store = _open(store_path)
-    keys = list(store.keys())
-    damages = verify_store(store, repair=repair)
+    keys: list[str] = []
+    damages = verify_store(store, repair=repair, tell=keys.append)
     for damage in damages:
         sys.stdout.write(f"{damage}\n")
     if not damages:
@@ -41,7 +41,8 @@ def collect(store_path: Path, delete: bool, last_runs: int | None) -> int:
         sys.stdout.write(
             f"{one.key[:8]}  {one.what:<10}  {one.label:<{width}}  {_size(one.num_bytes):>9}  {one.seconds:9.1f} s to build again\n"
         )
-    total = f"{len(garbage)} things, {_size(sum(one.num_bytes for one in garbage))}, {sum(one.seconds for one in garbage):,.0f} s to build again"
+    size, seconds = _size(sum(one.num_bytes for one in garbage)), sum(one.seconds for one in garbage)
+    total = f"{len(garbage)} things, {size}, {seconds:,.0f} s to build again"
     if not delete:
         sys.stdout.write(f"{total}\n")
         sys.stderr.write("nothing is deleted; hint: campana gc --delete\n")
