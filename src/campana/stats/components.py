@@ -28,8 +28,6 @@ Codes = NDArray[np.intp]
 Average = Literal["macro", "micro"]
 NO_VARIANCE = 1e-20
 """A variance below it is rounding: scores are of order 1."""
-TWO_SEEDS = 0.5
-"""The share of `V_R` that is taken off `V_S` with two seeds: see `Components.seeds`."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +57,15 @@ class Components:
 
     @property
     def seeds(self) -> float | None:
-        """The share that more seeds, not more prompts, would lessen: `max(V_S - V_R, 0)`. None with one seed.
+        """The share that more seeds, not more prompts, would lessen: `max(V_S - taken * V_R, 0)`. None with one seed.
 
-        With two seeds `V_S` is one squared difference, which is below `V_R` in two studies of three even where seeds move something; taking
-        all of `V_R` off would call that no luck at all. Half of it is: coverage then stays above 93% until luck is 60% of the variance,
-        against 45% (docs/statistics.md).
+        `taken` is `1 - 1 / (2 (S - 1)**2)`, near 1 but for two seeds. Of so few, `V_S` is often below `V_R` even where seeds do move
+        something, and taking all of `V_R` off would call that no luck at all. Chosen by simulation (docs/statistics.md).
         """
         if self.seeds_and_residual is None or self.residual is None:
             return None
-        counted_twice = self.residual * (TWO_SEEDS if self.num_seeds == 2 else 1.0)
-        return max(self.seeds_and_residual - counted_twice, 0.0)
+        taken = 1.0 - 0.5 / (self.num_seeds - 1) ** 2
+        return max(self.seeds_and_residual - taken * self.residual, 0.0)
 
     @property
     def variance(self) -> float | None:

@@ -5,26 +5,27 @@ Owns how a table of scores becomes a figure with an interval. Refuses to call a 
     score_estimate(components(scores_SN, categories_N, "macro"), 0.95)        # Wilson-like, stays inside 0..1
     Difference.of(components(left_SN - right_SN, categories_N, "macro"), num_nonzero=57).estimate(0.95)
 
-**Method.** The variance is `V_P + max(V_S - V_R, 0)` (see `components`), the quantile is Student's t. With few seeds Satterthwaite's
-degrees of freedom are too many (Ames and Webster 1991), so the share of the seeds `r = V_S / V` enters with a power below 2:
+**Method.** The variance is `V_P + max(V_S - V_R, 0)`, with a little less of `V_R` taken off where seeds are few (see `components`). The
+quantile is Student's t. With few seeds `V_S` is uncertain, and where it happens to be small the interval would be narrow *and*
+Satterthwaite's (1946) degrees of freedom many; so the share of the seeds `r = V_S / V` enters them with a power below his 2:
 
     1 / df = (1 - r)**2 / df_P + r**0.8 / (S - 1)
 
 The ends are the ordinary ones: `df_P` where seeds move nothing, `S - 1` where only seeds matter. The power was chosen by simulation.
 Coverage of 95% intervals in the limit of many prompts, lowest and highest over all shares of seeds and residual:
 
-    seeds   Satterthwaite (power 2)   power 0.8
-    2       0.87 .. 0.97              0.91 .. 0.98   (0.94 .. 0.98 while luck is under 60% of the variance)
-    3       0.92 .. 0.97              0.94 .. 0.97
-    5       0.94 .. 0.97              0.95 .. 0.97
+    seeds   Satterthwaite, all of V_R off   this
+    2       0.83 .. 0.96                    0.91 .. 0.98   (0.94 .. 0.98 while luck is at most half of the variance)
+    3       0.88 .. 0.97                    0.94 .. 0.97
+    5       0.92 .. 0.96                    0.95 .. 0.97
 
 Resampling instead: a bootstrap of prompts alone ignores luck, and a pigeonhole bootstrap (both sampled) knows too little of luck's
 spread with so few seeds. `benchmarks/coverage.py` simulates all of them; docs/statistics.md has its table.
 
 - A mean score near 0 or 1 has a skewed error: its interval is Wilson's, with the number of prompts that would give this variance
-  (`mean (1 - mean) / variance`), as survey statistics does for proportions in complex samples (Franco and others 2019).
+  (`mean (1 - mean) / variance`), as survey statistics does for proportions in complex samples (Franco, Little, Louis and Slud 2019).
 - A difference of which few prompts tell (most answers equal) has an uncertain variance: it is taken as if one more prompt had differed,
-  the general form of Bonett and Price's (2012) adjustment for paired proportions. Where all prompts differ it is the t interval.
+  a milder and more general form of Bonett and Price's (2012) adjustment for paired proportions. Where all differ it is the t interval.
 """
 
 from __future__ import annotations

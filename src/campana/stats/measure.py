@@ -140,12 +140,12 @@ def _notes(num_seeds: int, arms: Mapping[str, Any], contrasts: Sequence[Mapping[
         )
     for name, arm in arms.items():
         if arm["num_unscored"]:
-            notes.append(f"{name}: {arm['num_unscored']:,} prompts are unscored with at least one seed and left out of its means")
+            notes.append(f"{name}: left out of its means for want of a score with some seed: {_prompts(arm['num_unscored'])}")
         empty = [category for category, found in arm["categories"].items() if not found["num_items"]]
         if empty:
             notes.append(f"{name}: no scored prompt in {', '.join(empty)}; its means are over the other categories")
     notes += [
-        f"{each['name']}: compared on {each['num_items']:,} prompts; {each['num_dropped']:,} lack a score on a side"
+        f"{each['name']}: compared on {_prompts(each['num_items'])}; left out for want of a score on a side: {each['num_dropped']:,}"
         for each in contrasts
         if each["num_dropped"]
     ]
@@ -156,6 +156,10 @@ def _notes(num_seeds: int, arms: Mapping[str, Any], contrasts: Sequence[Mapping[
             "intervals of single categories are not adjusted"
         )
     return notes
+
+
+def _prompts(count: int) -> str:
+    return f"{count:,} prompt{'' if count == 1 else 's'}"
 
 
 def _luck_rules(variance: Mapping[str, float | None]) -> bool:
