@@ -41,10 +41,8 @@ def test_smollm2_is_brought_in_whole_and_answers(tmp_path: Path) -> None:
     tokenizer, model = load_tokenizer(out), load_model(out)
     assert tokenizer.tokenize("In 2024,") == ["In", "Ġ", "2", "0", "2", "4", ","], "this family splits digits one by one"
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(str(path)).tensors}
-    for name, ours in {
-        "token_embd.weight": "model.embed_tokens.weight",
-        "blk.7.ffn_down.weight": "model.layers.7.mlp.down_proj.weight",
-    }.items():
+    names = {"token_embd.weight": "model.embed_tokens.weight", "blk.7.ffn_down.weight": "model.layers.7.mlp.down_proj.weight"}
+    for name, ours in names.items():
         stored = torch.from_numpy(gguf.dequantize(tensors[name].data, tensors[name].tensor_type))
         assert torch.equal(model.state_dict()[ours], stored)
 

