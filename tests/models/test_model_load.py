@@ -138,11 +138,10 @@ def test_a_damaged_base_is_refused_by_name(save_tiny: Callable[..., Path]) -> No
 
 
 def test_an_encoder_is_not_a_language_model(tmp_path: Path) -> None:
-    from transformers import ViTConfig, ViTModel
+    from transformers import DistilBertConfig, DistilBertModel
 
-    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=8, patch_size=4)
-    ViTModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="'vit' model cannot be loaded as a causal language model"):
+    DistilBertModel(DistilBertConfig(vocab_size=50, dim=16, hidden_dim=16, n_layers=1, n_heads=2)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="'distilbert' model cannot be loaded as a causal language model"):
         load_model(tmp_path)
 
 
