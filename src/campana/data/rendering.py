@@ -38,7 +38,7 @@ class ChangesEarlierTurns(Exception):  # noqa: N818  # an outcome of a rendering
 class Rendering:
     """One Jinja template, its variables and its control tokens."""
 
-    def __init__(self, source: str, variables: Mapping[str, str], control: Sequence[str]) -> None:
+    def __init__(self, source: str, variables: Mapping[str, str], control: Sequence[str], special: Sequence[str]) -> None:
         self._source = source
         self._variables: dict[str, Any] = dict(variables)
         self._control = control_pattern(control)
@@ -46,6 +46,7 @@ class Rendering:
         """Whether contents can be put into a rendering made once."""
         self._shapes: dict[tuple[str, ...], list[tuple[list[str | int], bool]]] = {}
         self._after, self.end_token = self._learn_end()
+        self._control_in_answers = control_pattern([*special, self.end_token])
         self.every_turn = True
         self.every_turn = self._keeps_earlier_turns()
         """False: earlier answers change as turns follow, so only a conversation's last answer is learned."""
@@ -153,24 +154,19 @@ class Rendering:
         raise DroppedRow("refused by the template", "it rewrites the answer")
 
     def _marked(self, messages: Sequence[Message]) -> tuple[str, list[Turn]]:
-        """The turns with every control token in their contents cut by a mark that none of them holds."""
+        """The turns with every control token in their contents cut by a mark that none of them holds.
+
+        In answers, added tokens that are not special stay whole, because a model may be taught to write them: `<think>`.
+        """
         contents = [message.content for message in messages]
+        patterns = [self._control_in_answers if message.role == "assistant" else self._control for message in messages]
         mark = MARKS[0]
-        if any(mark in content or self._control.search(content) for content in contents):
+        if any(mark in content or pattern.search(content) for content, pattern in zip(contents, patterns, strict=True)):
             mark = next((mark for mark in MARKS if not any(mark in content for content in contents)), "")
             if not mark:
                 raise DroppedRow("not text", "it holds all of Unicode's noncharacters")
-            contents = [self._cut(content, mark) for content in contents]
+            contents = [_cut(content, pattern, mark) for content, pattern in zip(contents, patterns, strict=True)]
         return mark, [{"role": message.role, "content": content} for message, content in zip(messages, contents, strict=True)]
-
-    def _cut(self, content: str, mark: str) -> str:
-        pieces: list[str] = []
-        done = place = 0
-        while (match := self._control.search(content, place)) is not None:
-            place = match.start() + 1
-            pieces += [content[done:place], mark]
-            done = place
-        return "".join([*pieces, content[done:]])
 
     def _skeleton(self, shape: tuple[str, ...]) -> list[tuple[list[str | int], bool]]:
         skeleton: list[tuple[list[str | int], bool]] = []
@@ -178,3 +174,14 @@ class Rendering:
             parts = re.split(r"Zq(\d+)qZ", piece.text)
             skeleton.append(([int(part) if index % 2 else part for index, part in enumerate(parts)], piece.supervised))
         return skeleton
+
+
+def _cut(content: str, control: re.Pattern[str], mark: str) -> str:
+    """The content with the mark after the first character of every control token, overlapping ones included."""
+    pieces: list[str] = []
+    done = place = 0
+    while (match := control.search(content, place)) is not None:
+        place = match.start() + 1
+        pieces += [content[done:place], mark]
+        done = place
+    return "".join([*pieces, content[done:]])

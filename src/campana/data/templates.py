@@ -90,8 +90,8 @@ class ChatTemplate:
         _require_tokens(backend, REQUIRED.get(name, ()))
         backend.no_truncation()
         backend.no_padding()
-        control = _control_tokens(backend, source)
-        self._rendering = Rendering(source, _variables(tokenizer), control)
+        control, special = _control_tokens(backend, source)
+        self._rendering = Rendering(source, _variables(tokenizer), control, special)
         self._pieces = PieceTokenizer(backend, control)
         self.end_id: int = backend.token_to_id(self._rendering.end_token)
         """The token that ends an answer."""
@@ -201,11 +201,14 @@ def _literals(source: str) -> str:
     return "\0".join(texts + [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)])
 
 
-def _control_tokens(backend: Any, source: str) -> list[str]:
-    """All special tokens, and the added tokens that the template itself writes."""
+def _control_tokens(backend: Any, source: str) -> tuple[list[str], list[str]]:
+    """All special tokens and the added tokens that the template itself writes; and the special tokens alone."""
     written = _literals(source)
-    added = backend.get_added_tokens_decoder().values()
-    return [token.content for token in added if len(token.content) > 1 and (token.special or token.content in written)]
+    added = [token for token in backend.get_added_tokens_decoder().values() if len(token.content) > 1]
+    return (
+        [token.content for token in added if token.special or token.content in written],
+        [token.content for token in added if token.special],
+    )
 
 
 def _messages(turns: Turns) -> list[Message]:
