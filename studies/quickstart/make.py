@@ -103,7 +103,7 @@ def generation(split: Split) -> list[Task]:
     found: list[Task] = []
     for n, (one, other) in enumerate(split.pairs(things(split))):
         sentence = frames[n % len(frames)].format(one, other)
-        checks = [says(one, other), short(9), {"kind": "format", "ends_with": "."}]
+        checks = [says(one, other, gate=True), short(9), {"kind": "format", "ends_with": "."}]
         found.append(task(f"Write a sentence with {one} and {other}.", sentence, checks, one, other))
     return found
 
@@ -158,7 +158,7 @@ def classification(split: Split) -> list[Task]:
     found: list[Task] = []
     for line in split.of(REVIEWS, ASKED_REVIEWS):
         label, text = line.split(":")
-        checks = [exact(label), {"kind": "format", "case": "lower", "gate": True}]
+        checks = [exact(label), {**exact(label), "case_sensitive": True}]
         found.append(task(f"Sport, food, weather or music? {text}.", label, checks, text))
     return found
 
