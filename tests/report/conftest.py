@@ -6,6 +6,7 @@ Figures are drawn from one seeded generator, so the page can be looked at; they 
 import json
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from campana.core.keys import recipe
 from campana.core.spec import Context, Resources, Stage
 from campana.core.store import Store
+from campana.outcome import gather
 from campana.records import Answer, Row, Score, write_jsonl
 from campana.study import Study, StudyFile, build_study
 
@@ -75,7 +77,15 @@ def write_inputs(folder: Path, per_category: int) -> None:
             if n == 0:
                 prompt += NASTY
             checks = [{"kind": "number", "value": 2 * n}]
-            items.append({"id": f"{category.replace(' ', '-')}-{n}", "category": category, "prompt": prompt, "reference": str(2 * n), "checks": checks})
+            items.append(
+                {
+                    "id": f"{category.replace(' ', '-')}-{n}",
+                    "category": category,
+                    "prompt": prompt,
+                    "reference": str(2 * n),
+                    "checks": checks,
+                }
+            )
     (folder / "suite.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
 
 
@@ -90,7 +100,10 @@ def make_study(folder: Path, per_category: int = 4, seeds: tuple[int, ...] = (0,
         "lora": {"tune.method": {"kind": "lora", "rank": 16}, "tune.lr": {"search": [1e-4, 3e-4, 1e-3]}},
     }
     for n in range(more_ranks):
-        methods[f"lora-r{2 ** (n + 1)}"] = {"tune.method": {"kind": "lora", "rank": 2 ** (n + 1)}, "tune.lr": {"search": [1e-4, 3e-4, 1e-3]}}
+        methods[f"lora-r{2 ** (n + 1)}"] = {
+            "tune.method": {"kind": "lora", "rank": 2 ** (n + 1)},
+            "tune.lr": {"search": [1e-4, 3e-4, 1e-3]},
+        }
     file = StudyFile.model_validate(
         {
             "question": "Does LoRA reach full tuning's quality on our tasks, and what does it save?",
@@ -125,7 +138,7 @@ def fill_store(study: Study, root: Path, *, until: str = "measure", clock: float
     store = Store(root)
     order = ["model", "prepare", "select", "tune", "generate", "check", "measure"]
     wanted = order[: order.index(until) + 1]
-    if "tune" in wanted:
+    if "tune" in wanted and not store.has(study.arms[0].stages.tune[study.file.seeds[0]].key):
         fail(store, study.arms[0].stages.tune[study.file.seeds[0]], 11.0 * clock, f"out of memory {NASTY}")
     for arm in study.arms:
         dice = random.Random(arm.name)
@@ -142,7 +155,9 @@ def fill_store(study: Study, root: Path, *, until: str = "measure", clock: float
         if stages.select and "select" in wanted:
             put_select(store, stages.select, clock)
         for stage in stages.tune.values() if "tune" in wanted else ():
-            put_tune(store, stage, dice, 24 if size == 10 else 60, flops, seconds * (1 + dice.random() / 10), full, 2.4 - skill_of(arm), clock)
+            put_tune(
+                store, stage, dice, 24 if size == 10 else 60, flops, seconds * (1 + dice.random() / 10), full, 2.4 - skill_of(arm), clock
+            )
         if "generate" in wanted:
             put_answers(store, arm, clock, checked="check" in wanted)
     if "measure" in wanted:
@@ -167,13 +182,28 @@ def put_prepare(store: Store, stage: Stage, size: int, clock: float) -> None:
             "language": "en",
         }
     }
-    report = {"schema": "campana.data_report/1", "template": {}, "max_length": 1024, "subset_seed": 0, "data_sets": data, "totals": {}, "proofs": {}}
+    report = {
+        "schema": "campana.data_report/1",
+        "template": {},
+        "max_length": 1024,
+        "subset_seed": 0,
+        "data_sets": data,
+        "totals": {},
+        "proofs": {},
+    }
     put(store, stage, {"data_report.json": report}, 1.1 * clock, rows_read=50, train_tokens=1000 * size)
 
 
 def put_select(store: Store, stage: Stage, clock: float) -> None:
     edge = "the highest learning rate tried was the best: higher ones may be better"
-    chosen = {"schema": "campana.selected/1", "chosen": stage.spec.candidates[-1], "losses": [], "diverged": [], "at_edge": edge, "not_better": None}
+    chosen = {
+        "schema": "campana.selected/1",
+        "chosen": stage.spec.candidates[-1],
+        "losses": [],
+        "diverged": [],
+        "at_edge": edge,
+        "not_better": None,
+    }
     put(store, stage, {"selected.json": chosen}, 0.01 * clock, trials=3)
 
 
@@ -229,11 +259,39 @@ def put_measure(store: Store, stage: Stage, out_dir: Path, clock: float) -> None
     put(store, stage, {"measure.json": json.loads((out_dir / "measure.json").read_text())}, 0.4 * clock)
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return make_study(tmp_path / "study")
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Made stages need not survive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The study, to be read only."""
+    return make_study(tmp_path_factory.mktemp("study"), per_category=2)
+
+
+@pytest.fixture(scope="session")
+def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The whole store, to be read only."""
+    return fill_store(study, tmp_path_factory.mktemp("whole") / "store")
 
 
 @pytest.fixture
-def store(study: Study, tmp_path: Path) -> Store:
-    return fill_store(study, tmp_path / "store")
+def report(study: Study, store: Store) -> dict:
+    """A report of one's own."""
+    return gather(study, store)
+
+
+@pytest.fixture
+def make():
+    """`make_study`, for tests that need another study."""
+    return make_study
+
+
+@pytest.fixture
+def fill():
+    """`fill_store`, for tests that need another store."""
+    return fill_store

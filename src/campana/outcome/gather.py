@@ -137,7 +137,10 @@ def _missing(stage: Stage, arms: list[str], shelf: Shelf) -> dict[str, Any]:
         "label": stage.label,
         "key": stage.key,
         "arms": arms,
-        "measured": {"num_failed": len(failures), "last": {"outcome": failures[-1].outcome, "error": failures[-1].error} if failures else None},
+        "measured": {
+            "num_failed": len(failures),
+            "last": {"outcome": failures[-1].outcome, "error": failures[-1].error} if failures else None,
+        },
     }
 
 
@@ -153,7 +156,11 @@ def _pareto(arms: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict
 
     counted = {unit: axis({name: amount[unit] for name, amount in making.items()}) for unit in ("flops", "supervised_tokens")}
     timed = {unit: axis({name: amount["measured"][unit] for name, amount in making.items()}) for unit in ("seconds", "money")}
-    return {"scores": scores, **counted, "measured": {unit: found for unit, found in timed.items() if any(cost is not None for cost in found["costs"].values())}}
+    return {
+        "scores": scores,
+        **counted,
+        "measured": {unit: found for unit, found in timed.items() if any(cost is not None for cost in found["costs"].values())},
+    }
 
 
 def _data_reports(study: Study, shelf: Shelf) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The store as the report reads it: files of built stages, what stages measured, and attempts that came to nothing.
 
-    shelf = Shelf(store)
-    shelf.json(stage, "tune.json")     # None where the stage is not built
+shelf = Shelf(store)
+shelf.json(stage, "tune.json")     # None where the stage is not built
 """
 
 from __future__ import annotations
@@ -83,4 +83,6 @@ class Shelf:
         return self._store.path(stage.key) / name
 
     def _damaged(self, stage: Stage, name: str, error: Exception) -> StoreError:
-        return StoreError(f"{name} of a built stage cannot be read: {error}", where=stage.label or stage.key[:12], hint="campana verify --repair")
+        return StoreError(
+            f"{name} of a built stage cannot be read: {error}", where=stage.label or stage.key[:12], hint="campana verify --repair"
+        )

@@ -12,7 +12,17 @@ from campana.study import Arm
 MOST_POINTS = 300
 """Of one curve in the report; a longer one is thinned evenly, first and last kept. `metrics.jsonl` has them all."""
 
-SUMMARY = ("steps", "tokens", "supervised_tokens", "trainable_parameters", "flops", "initial_validation_loss", "final_validation_loss", "learning_rate", "warnings")
+SUMMARY = (
+    "steps",
+    "tokens",
+    "supervised_tokens",
+    "trainable_parameters",
+    "flops",
+    "initial_validation_loss",
+    "final_validation_loss",
+    "learning_rate",
+    "warnings",
+)
 """Fields of `tune.json` that do not depend on the machine."""
 
 
@@ -38,7 +48,13 @@ def learning_rate(arm: Arm, shelf: Shelf) -> dict[str, Any] | None:
     if chosen is None:
         return {"value": None, "searched": True, "at_edge": False, "warnings": [], "candidates": candidates}
     told = [text for text in (chosen["at_edge"], chosen["not_better"]) if text]
-    return {"value": chosen["chosen"], "searched": True, "at_edge": chosen["at_edge"] is not None, "warnings": told, "candidates": candidates}
+    return {
+        "value": chosen["chosen"],
+        "searched": True,
+        "at_edge": chosen["at_edge"] is not None,
+        "warnings": told,
+        "candidates": candidates,
+    }
 
 
 def runs(arm: Arm, shelf: Shelf) -> list[dict[str, Any]]:
@@ -52,7 +68,10 @@ def runs(arm: Arm, shelf: Shelf) -> list[dict[str, Any]]:
 
 
 def curves(arm: Arm, shelf: Shelf) -> list[dict[str, Any]]:
-    """One a built run; tokens are those seen so far: {"arm", "seed", "key", "num_steps", "train": {"step", "tokens", "loss", "lr"}, "validation": {"step", "tokens", "loss"}}."""
+    """One a built run: {"arm", "seed", "key", "num_steps", "train": {step, tokens, loss, lr}, "validation": {step, tokens, loss}}.
+
+    Tokens are those seen so far.
+    """
     return [curve for seed, stage in arm.stages.tune.items() if (curve := _curve(arm.name, seed, stage, shelf)) is not None]
 
 

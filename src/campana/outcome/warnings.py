@@ -21,7 +21,9 @@ def warnings(arms: Sequence[Mapping[str, Any]], seeds: Sequence[int], missing: i
     if len(seeds) == 1 and any(arm["learning_rate"] is not None for arm in arms):
         found.append(_of_all("one_seed", "One seed only: the intervals do not tell how far another run of the same recipe would land."))
     found += _shared("learning_rate", [(arm, text) for arm in arms for text in (arm["learning_rate"] or {}).get("warnings", [])])
-    found += _shared("tuning", [(arm, text) for arm in arms for text in sorted({text for run in arm["runs"] for text in run["warnings"] or []})])
+    found += _shared(
+        "tuning", [(arm, text) for arm in arms for text in sorted({text for run in arm["runs"] for text in run["warnings"] or []})]
+    )
     cut = [arm for arm in arms if arm["num_answers"] and arm["num_cut"] > CUT_SHARE * arm["num_answers"]]
     if cut:
         told = ", ".join(f"{arm['short']} {q.percent(arm['num_cut'] / arm['num_answers'])}" for arm in cut)

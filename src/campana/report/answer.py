@@ -60,14 +60,16 @@ def _detail(
     flops = [_making(costs, contrast[side], "flops") for side in ("left", "right")]
     found = _found(contrast, left, right, measure)
     needed = _needed(contrast)
+    told = contrast["difference"]["mean"] is not None
+    by_flops, by_time = (_price(flops, "FLOPs", q.flops), _price(seconds, "time", q.duration)) if told else ("", "")
     return {
         "contrast": contrast["name"],
         "primary": contrast["primary"],
         "left": left,
         "right": right,
-        "sentence": found + _price(flops, "FLOPs", q.flops) + needed + ".",
+        "sentence": found + by_flops + needed + ".",
         "cost_ratio": _ratio(flops),
-        "measured": {"sentence": found + _price(seconds, "time", q.duration) + needed + ".", "cost_ratio": _ratio(seconds)},
+        "measured": {"sentence": found + by_time + needed + ".", "cost_ratio": _ratio(seconds)},
     }
 
 

@@ -6,6 +6,7 @@ A figure leaves colours of text and grid to the page, which knows whether it is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from campana.report import quantity as q
@@ -64,23 +65,31 @@ def _figure(**layout: Any) -> go.Figure:
 
 def _tradeoff(report: Report, looks: Looks, unit: str) -> go.Figure:
     axis = {**report["pareto"], **report["pareto"]["measured"]}[unit]
-    arms = [arm for arm in report["arms"] if arm["score"] and arm["score"]["mean"] is not None and axis["costs"].get(arm["name"]) is not None]
+    arms = [
+        arm for arm in report["arms"] if arm["score"] and arm["score"]["mean"] is not None and axis["costs"].get(arm["name"]) is not None
+    ]
     costs = [axis["costs"][arm["name"]] for arm in arms]
     log = min(costs, default=0) > 0 and max(costs) > LOG_ABOVE * min(costs)
-    title = UNITS[unit][1] + (f", {report['costs']['currency']}" if unit == "money" else "") + (" (log scale)" if log else "")
+    scale, word = _time_scale(max(costs, default=0)) if unit == "seconds" else (1.0, "")
+    title = (
+        UNITS[unit][1].replace("seconds", word or "seconds")
+        + (f", {report['costs']['currency']}" if unit == "money" else "")
+        + (" (log scale)" if log else "")
+    )
     figure = _figure(
         xaxis={"title": {"text": title}, "type": "log" if log else "linear", "rangemode": "tozero", "automargin": True, "zeroline": False},
         yaxis={"title": {"text": "score"}, "automargin": True, "zeroline": False, "tickformat": ".2f"},
     )
-    steps = [(axis["costs"][name], report["pareto"]["scores"][name]) for name in axis["front"]]
+    steps = [(axis["costs"][name] / scale, report["pareto"]["scores"][name]) for name in axis["front"]]
     line = {"color": "#9aa0a8", "width": 1.5, "dash": "dot", "shape": "hv"}
     figure.add_scatter(x=[x for x, _ in steps], y=[y for _, y in steps], mode="lines", line=line, hoverinfo="skip", meta="front")
-    places = _label_places([(cost, arm["score"]["mean"]) for cost, arm in zip(costs, arms, strict=True)], [arm["short"] for arm in arms])
+    points = [(cost / scale, arm["score"]["mean"]) for cost, arm in zip(costs, arms, strict=True)]
+    places = _label_places(points, [arm["short"] for arm in arms], steps)
     for arm, cost, place in zip(arms, costs, places, strict=True):
         look, score = looks[arm["name"]], arm["score"]
         on_front = arm["name"] in axis["front"]
         figure.add_scatter(
-            x=[cost],
+            x=[cost / scale],
             y=[score["mean"]],
             error_y=_error(score, look, 1.5),
             mode="markers+text",
@@ -109,7 +118,15 @@ def _categories(report: Report, looks: Looks) -> go.Figure:
             "automargin": True,
         },
         shapes=[
-            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": -(place + 0.5) * pitch, "y1": -(place + 0.5) * pitch, "line": {"width": 0.6}}
+            {
+                "type": "line",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "y0": -(place + 0.5) * pitch,
+                "y1": -(place + 0.5) * pitch,
+                "line": {"width": 0.6},
+            }
             for place in range(len(names))
         ],
     )
@@ -135,7 +152,9 @@ def _categories(report: Report, looks: Looks) -> go.Figure:
             },
             mode="markers",
             marker={"color": look.color, "symbol": look.marker, "size": 7},
-            customdata=[f"{_plain(name)}<br>{_plain(arm['short'])} {q.score(estimate['mean'])}{_bounds(estimate)}" for _, name, estimate in found],
+            customdata=[
+                f"{_plain(name)}<br>{_plain(arm['short'])} {q.score(estimate['mean'])}{_bounds(estimate)}" for _, name, estimate in found
+            ],
             hovertemplate="%{customdata}<extra></extra>",
         )
     return figure
@@ -186,19 +205,31 @@ def _cost(unit: str, value: float, report: Report) -> str:
     return {"seconds": q.duration, "flops": q.flops, "supervised_tokens": q.count}[unit](value)
 
 
+def _time_scale(most: float) -> tuple[float, str]:
+    """Seconds of one unit of the axis, and what it is called."""
+    if most <= 600:
+        return 1.0, "seconds"
+    return (60.0, "minutes") if most <= 7200 else (3600.0, "hours")
+
+
 def _plain(text: str) -> str:
     """Text for plotly, which reads a few HTML tags: none of them from names."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _label_places(points: Sequence[tuple[float, float]], labels: Sequence[str]) -> list[str]:
-    """Where each point's label goes so that labels meet neither each other nor points, on a plot of 860 x 330 pixels."""
+def _label_places(points: Sequence[tuple[float, float]], labels: Sequence[str], steps: Sequence[tuple[float, float]]) -> list[str]:
+    """Where each point's label goes: it meets as few labels, points and level pieces of the front as it can, on 860 x 330 pixels."""
     if not points:
         return []
     most_x = max(x for x, _ in points) or 1.0
     low, high = min(y for _, y in points), max(y for _, y in points)
-    dots = [(860 * x / most_x, 330 * (y - low) / ((high - low) or 1.0)) for x, y in points]
+
+    def pixel(point: tuple[float, float]) -> tuple[float, float]:
+        return 860 * point[0] / most_x, 330 * (point[1] - low) / ((high - low) or 1.0)
+
+    dots, corners = [pixel(point) for point in points], [pixel(point) for point in steps]
     taken = [(x - 8, x + 8, y - 8, y + 8) for x, y in dots]
+    taken += [(x, following, y - 2, y + 2) for (x, y), (following, _) in pairwise(corners)]
     places: list[str] = []
     for (x, y), label in zip(dots, labels, strict=True):
         width = 7.0 * len(label)
@@ -213,7 +244,9 @@ def _label_places(points: Sequence[tuple[float, float]], labels: Sequence[str]) 
 
         def meets(box: tuple[float, float, float, float]) -> int:
             outside = 2 * (box[1] > 880 or box[0] < -20)
-            return outside + sum(box[0] < right and left < box[1] and box[2] < top and bottom < box[3] for left, right, bottom, top in taken)
+            return outside + sum(
+                box[0] < right and left < box[1] and box[2] < top and bottom < box[3] for left, right, bottom, top in taken
+            )
 
         place = min(boxes, key=lambda name: meets(boxes[name]))
         taken.append(boxes[place])

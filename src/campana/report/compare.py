@@ -1,6 +1,6 @@
 """What two runs of one study must agree on: the report without what a machine measured.
 
-    without_measured(first) == without_measured(second)
+without_measured(first) == without_measured(second)
 """
 
 from __future__ import annotations

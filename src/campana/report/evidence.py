@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from campana.report import quantity as q
 from campana.report.ledger import PARTS
 from campana.report.markup import esc, fig, note, section, table
-from campana.report.results import Looks, Report, arm_label
+from campana.report.results import Looks, Report, arm_label, plural
 
 PART_NAMES = {
     "model": "model",
@@ -20,6 +20,7 @@ PART_NAMES = {
     "checking": "checking",
     "measuring": "measuring",
 }
+SCORE_FILTERS = {"": "any", "low": "below 0.5", "high": "0.5 and above", "differ": "arms differ", "unscored": "unscored", "cut": "cut"}
 
 
 def costs(report: Report, looks: Looks) -> str:
@@ -62,10 +63,11 @@ def costs(report: Report, looks: Looks) -> str:
     foot.append(esc(f"{total['num_failed']} ({q.duration(total['failed_seconds'])})" if total["num_failed"] else q.NONE))
     price = f" Money is machine time at {report['study']['prices']['machine_hour']:g} {esc(currency)} an hour." if currency else ""
     told = note(
-        f"Machine time, over {q.count(len(report['study']['seeds']))} seed{'s' if len(report['study']['seeds']) != 1 else ''}. What several arms use is divided "
-        f"among them, so the arms add up to the study. Trials of the learning-rate search and tries that failed or were killed are charged to the arm they were for.{price}"
+        f"Machine time, over {plural(len(report['study']['seeds']), 'seed')}. What several arms use is divided among "
+        "them, so the arms add up to the study. Trials of the learning-rate search and failed or killed tries are charged to the arm "
+        "they were for." + price
     )
-    counted = table(["arm", "tokens", "supervised", "tuning FLOPs", "all FLOPs", "supervised tokens", "peak memory"], work, css="work")
+    counted = table(["arm", "tokens", "supervised", "tuning FLOPs", "all FLOPs", "supervised/s", "peak memory"], work, css="work")
     return section("costs", "Costs", table(head, rows, css="costs", foot=foot), told, "<h3>Work of tuning, search included</h3>", counted)
 
 
@@ -94,7 +96,11 @@ def data(report: Report, looks: Looks) -> str:
                 count = fig(q.count(drop["count"]), entry["key"], f"data_report.json · {name}.dropped")
                 dropped.append(f"<li>{esc(name)}: {count} × {esc(reason)}{_example(drop.get('example'))}</li>")
         head = ["data set", "read", "kept", "trained on", "held out", "tokens", "supervised", "median length", "longest"]
-        losses = f"<details><summary>Rows that were dropped</summary><ul>{''.join(dropped)}</ul></details>" if dropped else note("No row was dropped.")
+        losses = (
+            f"<details><summary>Rows that were dropped</summary><ul>{''.join(dropped)}</ul></details>"
+            if dropped
+            else note("No row was dropped.")
+        )
         parts.append(f'<h3 class="arms">{arms}</h3>{table(head, rows)}{losses}')
     return section("data", "Data", *parts)
 
@@ -119,7 +125,10 @@ def fairness(report: Report, looks: Looks) -> str:
         [
             f"<code>{esc(difference['path'])}</code>",
             esc(difference["factor"] or "no factor"),
-            *(f"<code>{esc(_short(difference['values'][arm['name']]))}</code>" if arm["name"] in difference["values"] else q.NONE for arm in arms),
+            *(
+                f"<code>{esc(_short(difference['values'][arm['name']]))}</code>" if arm["name"] in difference["values"] else q.NONE
+                for arm in arms
+            ),
         ]
         for difference in found["differences"]
     ]
@@ -127,19 +136,24 @@ def fairness(report: Report, looks: Looks) -> str:
         verdict = f"<p class=bad>Not fair: {esc(', '.join(found['undeclared']))} differ and no factor declares them.</p>"
     else:
         verdict = (
-            f"<p>All {found['num_fields']} fields of the arms' recipes were compared. {len(found['differences'])} differ, each declared by a factor; "
+            f"<p>All {found['num_fields']} fields of the arms' recipes were compared. "
+            f"{len(found['differences'])} differ, each declared by a factor; "
             f"the other {len(found['same'])} are the same in every arm.</p>"
         )
     parts = [verdict]
     if rows:
         parts.append(table(["field", "factor", *(arm_label(arm, looks) for arm in arms)], rows, css="fairness", text_columns=99))
     inputs = [[esc(name), *_inputs(given)] for name, given in found["inputs"].items()]
-    parts.append(table(["input", "arms", "content"], inputs, text_columns=3))
+    parts.append(table(["input", "arms", "content"], inputs, css="inputs", text_columns=3))
     if found["baselines"]:
-        listed = "".join(f"<li><strong>{esc(name)}</strong>: {esc(', '.join(paths) or 'nothing')}</li>" for name, paths in found["baselines"].items())
+        listed = "".join(
+            f"<li><strong>{esc(name)}</strong>: {esc(', '.join(paths) or 'nothing')}</li>" for name, paths in found["baselines"].items()
+        )
         parts.append(f"<details><summary>Where the baselines differ from the first arm</summary><ul>{listed}</ul></details>")
     same = "".join(f"<tr><td><code>{esc(path)}</code><td><code>{esc(_short(value))}</code>" for path, value in found["same"].items())
-    parts.append(f"<details><summary>The {len(found['same'])} fields that all arms share</summary><table class=plain>{same}</table></details>")
+    parts.append(
+        f"<details><summary>The {len(found['same'])} fields that all arms share</summary><table class=plain>{same}</table></details>"
+    )
     return section("fairness", "Fairness", *parts)
 
 
@@ -148,13 +162,21 @@ def _inputs(given: Mapping[str, str]) -> list[str]:
     contents: dict[str, int] = {}
     for identity in given.values():
         contents[identity] = contents.get(identity, 0) + 1
-    told = f"the same for all {len(given)}" if len(contents) == 1 else " / ".join(str(number) for number in contents.values())
+    told = f"the same for all {len(given)}" if len(contents) == 1 else " + ".join(str(number) for number in contents.values()) + " arms"
     return [told, " ".join(f"<code>{esc(identity.removeprefix('sha256:')[:12])}</code>" for identity in contents)]
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = _written(value)
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(_written(each) for each in cast("list[object]", value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def prompts(report: Report) -> str:
@@ -163,13 +185,13 @@ def prompts(report: Report) -> str:
         return ""
     categories = "".join(f"<option>{esc(name)}</option>" for name in dict.fromkeys(item["category"] for item in report["items"]))
     arms = "".join(f'<option value="{esc(arm["name"])}">{esc(arm["short"])}</option>' for arm in report["arms"])
+    scores = "".join(f'<option value="{value}">{said}</option>' for value, said in SCORE_FILTERS.items())
     controls = (
         '<form class="controls" id="controls">'
         '<label class="grow">Search<input type="search" name="words" placeholder="prompts, references, answers"></label>'
         f'<label>Category<select name="category"><option value="">all</option>{categories}</select></label>'
         f'<label>Arm<select name="arm"><option value="">all</option>{arms}</select></label>'
-        '<label>Score<select name="score"><option value="">any</option><option value="low">below 0.5</option><option value="high">0.5 and above</option>'
-        '<option value="differ">arms differ</option><option value="unscored">unscored</option><option value="cut">cut</option></select></label>'
+        f'<label>Score<select name="score">{scores}</select></label>'
         '<output name="found"></output></form>'
     )
     plain = '<p class="note screen-off">The prompts and answers are in the page on screen and in report.json.</p>'
@@ -188,11 +210,13 @@ def provenance(report: Report) -> str:
     study = report["study"]
     path = report["measured"]["study_path"]
     told = (
-        f"Every figure on this page links to the stage that it comes from. <code>campana run {esc(path)} --store elsewhere</code> builds all of them "
-        f"again; <code>campana verify</code> checks the stored files. Study file <code>{esc(study['digest'][:19])}</code>."
+        "Every figure on this page links to the stage that it comes from. "
+        f"<code>campana run {esc(path)} --store elsewhere</code> builds all of them again; "
+        f"<code>campana verify</code> checks the stored files. Study file <code>{esc(study['digest'][:19])}</code>."
     )
     body = "".join(rows)
-    listed = f'<div class="scroll"><table class="provenance"><thead><tr><th>stage<th>gives<th>key<th>command</thead><tbody>{body}</tbody></table></div>'
+    head = "<thead><tr><th>stage<th>gives<th>key<th>command</thead>"
+    listed = f'<div class="scroll"><table class="provenance">{head}<tbody>{body}</tbody></table></div>'
     return section("provenance", "Provenance", note(told), listed, _machines(report))
 
 

@@ -1,6 +1,6 @@
 """The proof that arms differ only in what the factors declare: every field of every resolved recipe, compared.
 
-    compare({"a": {"tune.lr": 1}, "b": {"tune.lr": 2}}, levels, {"lr": ["tune.lr"]}, [])["undeclared"] == []
+compare({"a": {"tune.lr": 1}, "b": {"tune.lr": 2}}, levels, {"lr": ["tune.lr"]}, [])["undeclared"] == []
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A difference and its interval as a small inline picture: a dot, a line, zero, and the margin's band. No script, so it prints.
 
-    forest({"mean": -0.01, "low": -0.04, "high": 0.02}, reach=0.1, margin=0.02)
+forest({"mean": -0.01, "low": -0.04, "high": 0.02}, reach=0.1, margin=0.02)
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-WIDTH, HEIGHT = 150, 20
+WIDTH, HEIGHT = 130, 20
 
 
 def reach_of(differences: Iterable[Mapping[str, Any]], margin: float) -> float:

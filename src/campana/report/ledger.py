@@ -2,7 +2,7 @@
 
     ledger([line], ["lora", "full"], prices=None)["arms"]["lora"]["parts"]["tuning"]["flops"]
 
-A line is one stage: {"key", "label", "kind", "part", "arms": [...], "built", "tokens", "supervised_tokens", "flops", "measured": {...}}, where a
+A line is one stage: {"key", "label", "kind", "part", "arms", "built", "tokens", "supervised_tokens", "flops", "measured": {...}}, where a
 figure that is not known is None. Time is charged whether or not the stage ended well: failed and killed attempts are the arm's too.
 """
 
@@ -27,7 +27,7 @@ def ledger(lines: Sequence[Mapping[str, Any]], arms: Sequence[str], prices: Mapp
     `peak_memory_bytes` and `tokens_per_second` (supervised tokens, of its tuning runs).
     """
     hour = None if prices is None else float(prices["machine_hour"])
-    charged = {arm: _arm(arm, [line for line in lines if arm in line["arms"]], hour) for arm in arms}
+    charged = {arm: _arm([line for line in lines if arm in line["arms"]], hour) for arm in arms}
     return {
         "currency": None if prices is None else prices["currency"],
         "lines": [dict(line) for line in lines],
@@ -36,13 +36,15 @@ def ledger(lines: Sequence[Mapping[str, Any]], arms: Sequence[str], prices: Mapp
     }
 
 
-def _arm(arm: str, lines: Sequence[Mapping[str, Any]], hour: float | None) -> dict[str, Any]:
+def _arm(lines: Sequence[Mapping[str, Any]], hour: float | None) -> dict[str, Any]:
     shares = [(line, 1.0 / len(line["arms"])) for line in lines]
     parts = {part: _amount(((line, share) for line, share in shares if line["part"] == part), hour) for part in PARTS}
     making = _amount(((line, share) for line, share in shares if line["part"] in MAKING), hour)
     total = _amount(shares, hour)
     tuning = [line for line in lines if line["part"] == "tuning" and line["built"]]
-    peaks = [line["measured"]["peak_memory_bytes"] for line in lines if line["part"] in MAKING and line["measured"].get("peak_memory_bytes")]
+    peaks = [
+        line["measured"]["peak_memory_bytes"] for line in lines if line["part"] in MAKING and line["measured"].get("peak_memory_bytes")
+    ]
     seconds = sum(line["measured"].get("training_seconds") or 0.0 for line in tuning)
     supervised = sum(line["supervised_tokens"] or 0 for line in tuning)
     return {

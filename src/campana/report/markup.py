@@ -21,12 +21,16 @@ def fig(text: str, key: str | None, path: str) -> str:
     return f'<a class="fig" href="#stage-{esc(key[:12])}" title="{esc(path)}">{esc(text)}</a>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, css: str = "", text_columns: int = 1, foot: Sequence[str] | None = None) -> str:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, css: str = "", text_columns: int = 1, foot: Sequence[str] | None = None
+) -> str:
     """A table of ready cells (HTML) that scrolls sideways by itself; columns after the first `text_columns` are figures."""
 
     def cells(values: Sequence[str], tag: str) -> str:
         parts = [
-            f'<th scope="row">{value}</th>' if tag == "td" and place == 0 else f'<{tag}{"" if place < text_columns else " class=n"}>{value}</{tag}>'
+            f'<th scope="row">{value}</th>'
+            if tag == "td" and place == 0
+            else f"<{tag}{'' if place < text_columns else ' class=n'}>{value}</{tag}>"
             for place, value in enumerate(values)
         ]
         return "<tr>" + "".join(parts) + "</tr>"

@@ -19,7 +19,7 @@ from campana.report.charts import figures
 from campana.report.markup import embedded, esc
 from campana.report.palette import Look, looks
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 SECTIONS = {
     "verdicts": "Verdicts",
     "tradeoff": "Score and cost",
@@ -55,7 +55,7 @@ def render(report: Mapping[str, Any]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><meta name="color-scheme" content="light dark">',
         '<meta name="generator" content="campana"><link rel="icon" href="data:,">',
         f"<title>{esc(report['study']['name'])} · campana</title><style>{_asset('page.css')}</style></head><body>",
-        f'<nav><div><strong>{esc(report["study"]["name"])}</strong>{links}</div></nav><main>{results.hero(report)}',
+        f"<nav><div><strong>{esc(report['study']['name'])}</strong>{links}</div></nav><main>{results.hero(report)}",
         *sections.values(),
         "</main><footer>Made by campana. All numbers are in report.json.</footer>",
         embedded("page-data", json.dumps(_page_data(report, drawn, made), ensure_ascii=False)),

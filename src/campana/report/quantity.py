@@ -68,7 +68,7 @@ def size(num_bytes: float | None) -> str:
 
 def rate(value: float | None) -> str:
     """Tokens a second, say: no more digits than it is steady to."""
-    return NONE if value is None else f"{_prefixed(value).rstrip()}/s" if value >= 10_000 else f"{value:,.0f}/s"
+    return NONE if value is None else f"{_prefixed(value)}/s" if value >= 10_000 else f"{value:,.0f}/s"
 
 
 def money(value: float | None, currency: str | None) -> str:

@@ -28,10 +28,10 @@ def measure_key(report: Report) -> str | None:
 def hero(report: Report) -> str:
     """The question, the answer, and what the study is in one line of facts."""
     study = report["study"]
-    facts = [f"{len(report['arms'])} arms", _plural(len(study["seeds"]), "seed")]
+    facts = [f"{len(report['arms'])} arms", plural(len(study["seeds"]), "seed")]
     if report["measure"] is not None:
         categories = len(report["measure"]["categories"])
-        facts.insert(0, f"{_plural(report['measure']['num_items'], 'prompt')} in {_plural(categories, 'category', 'categories')}")
+        facts.insert(0, f"{plural(report['measure']['num_items'], 'prompt')} in {plural(categories, 'category', 'categories')}")
     total = report["costs"]["total"]["measured"]
     facts.append(f"{q.duration(total['seconds'])} of machine time" + _priced(total["money"], report["costs"]["currency"]))
     careful = "".join(f"<li>{esc(warning['text'])}</li>" for warning in report["warnings"])
@@ -83,10 +83,11 @@ def verdicts(report: Report, looks: Looks) -> str:
             ]
         )
     percent = f"{100 * measure['confidence']:g}%"
-    head = ["contrast", "verdict", "difference", "", f"{percent} interval", "p", "tuning time", "would resolve it"]
+    head = ["contrast", "verdict", "difference", "", f"{percent} interval", "p", "tuning time", "more, to resolve it"]
     told = (
         f"The first side minus the second, on the same prompts. The band is the margin of ±{measure['margin']:g}: an interval inside it is "
-        "<em>equivalent</em>. The primary contrast was named before the run; the p-values of all others are adjusted for their number. Tuning time includes the search for the learning rate."
+        "<em>equivalent</em>. The primary contrast was named before the run; the p-values and intervals of all others are adjusted "
+        "for their number. Tuning time includes the search for the learning rate."
     )
     notes = "".join(f"<li>{esc(text)}</li>" for text in measure["notes"])
     notes = f"<details><summary>Notes on the statistics</summary><ul>{notes}</ul></details>" if notes else ""
@@ -108,7 +109,7 @@ def tradeoff(report: Report, looks: Looks) -> str:
     switch = f'<div class="switch" role="group" aria-label="unit of cost" data-for="tradeoff">{buttons}</div>' if len(units) > 1 else ""
     told = note("Dotted: the Pareto front. An arm on it (large marker) is beaten in score by no arm that costs as much or less.")
     picture = chart(f"tradeoff/{units[0]}", 400, "Score of each arm against its cost of tuning, with the Pareto front")
-    return section("tradeoff", "Score and cost", switch, f'<div class="wide-only-labels">{picture}</div>', legend(report, looks), told, scores)
+    return section("tradeoff", "Score and cost", switch, f"{picture}", legend(report, looks), told, scores)
 
 
 def _scores(report: Report, looks: Looks) -> str:
@@ -165,11 +166,16 @@ def categories(report: Report, looks: Looks) -> str:
     foot = ["all", fig(q.count(measure["num_items"]), key, "measure.json · num_items")]
     foot += [_heat(measure["arms"][arm["name"]]["score"], top, key, f"measure.json · arms.{arm['name']}.score") for arm in report["arms"]]
     head = ["category", "prompts", *(arm_label(arm, looks) for arm in report["arms"])]
-    told = f"Mean score, and its {100 * measure['confidence']:g}% interval below it; a darker cell is a higher score."
+    told = f"Mean score, and its {100 * measure['confidence']:g}% interval below it; a stronger colour is a higher score."
     how = "the mean of the categories" if measure["average"] == "macro" else "the mean of the prompts"
     picture = chart("categories", categories_height(report), "Score and interval of each arm in each category; the table has the numbers")
     return section(
-        "categories", "Categories", table(head, rows, css="heat", foot=foot), note(f"{told} <em>All</em> is {how}."), legend(report, looks), picture
+        "categories",
+        "Categories",
+        table(head, rows, css="heat", foot=foot),
+        note(f"{told} <em>All</em> is {how}."),
+        legend(report, looks),
+        picture,
     )
 
 
@@ -185,8 +191,6 @@ def _heat(estimate: Mapping[str, Any] | None, top: float, key: str | None, path:
 
 def training(report: Report, looks: Looks) -> str:
     """Held-out and training loss, and the learning rates that were tried."""
-    if not report["curves"] and not any(arm["learning_rate"] for arm in report["arms"]):
-        return ""
     pictures = ""
     if report["curves"]:
         held_out = chart("validation", 320, "Held-out loss of every run against tokens seen")
@@ -195,7 +199,7 @@ def training(report: Report, looks: Looks) -> str:
             f'<div class="pair"><figure><figcaption>Held-out loss</figcaption>{held_out}</figure>'
             f"<figure><figcaption>Training loss</figcaption>{train}</figure></div>{legend(report, looks)}"
         )
-    return section("training", "Training", pictures, _runs(report, looks), _rates(report, looks))
+    return section("training", "Training", pictures, _rates(report, looks), _runs(report, looks))
 
 
 def _runs(report: Report, looks: Looks) -> str:
@@ -214,25 +218,28 @@ def _runs(report: Report, looks: Looks) -> str:
             cells = [fig(value, run["key"], f"tune.json · {name}") for name, value in zip(names, values, strict=True)]
             rows.append([arm_label(arm, looks), esc(run["seed"]), *cells])
     head = ["arm", "seed", "steps", "tokens", "supervised", "trainable", "learning rate", "held-out loss"]
-    return table(head, rows, css="runs") if rows else ""
+    return f"<details><summary>Every run</summary>{table(head, rows, css='runs')}</details>" if rows else ""
 
 
 def _rates(report: Report, looks: Looks) -> str:
     rows: list[list[str]] = []
     for arm in report["arms"]:
         found = arm["learning_rate"]
-        if found is None or not found["searched"]:
+        if found is None or all(one["validation_loss"] is None and not one["diverged"] for one in found["candidates"]):
             continue
         tried: list[str] = []
         for one in found["candidates"]:
-            text = f"{q.learning_rate(one['learning_rate'])}: {fig(q.score(one['validation_loss']), one['key'], 'tune.json · final_validation_loss')}"
+            loss = "diverged" if one["diverged"] else q.score(one["validation_loss"])
+            text = f"{q.learning_rate(one['learning_rate'])}: {fig(loss, one['key'], 'tune.json · final_validation_loss')}"
             chosen = one["learning_rate"] == found["value"]
             tried.append(f'<span class="rate{" chosen" if chosen else ""}">{text}</span>')
         edge = '<span class="tag warn">edge of the grid</span>' if found["at_edge"] else ""
         rows.append([arm_label(arm, looks), "".join(tried) + edge])
     if not rows:
         return ""
-    told = note("Learning rates that were tried, with the held-out loss of the trial; every arm had the same budget. The chosen one is marked.")
+    told = note(
+        "Learning rates that were tried, with the held-out loss of the trial; every arm had the same budget. The chosen one is marked."
+    )
     return "<h3>Learning-rate search</h3>" + table(["arm", "rate: held-out loss"], rows, css="rates", text_columns=2) + told
 
 
@@ -246,11 +253,12 @@ def _needed(contrast: Mapping[str, Any]) -> str:
     if contrast["verdict"] != "not resolved":
         return q.NONE
     needed = contrast.get("needed") or {}
-    ways = [f"{q.count(needed[unit])} {unit}" for unit in ("prompts", "seeds") if needed.get(unit)]
-    return " or ".join(f"+{way}" for way in ways) or q.NONE
+    ways = [f"{plural(needed[unit], unit[:-1])}" for unit in ("prompts", "seeds") if needed.get(unit)]
+    return " or ".join(ways) or q.NONE
 
 
-def _plural(number: int, one: str, many: str | None = None) -> str:
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 seed`, `3 seeds`."""
     return f"{q.count(number)} {one if number == 1 else many or one + 's'}"
 
 

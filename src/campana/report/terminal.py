@@ -1,6 +1,6 @@
 """The report as plain text, for the end of `campana run` and for `campana show`: readable without colour, and in a pipe.
 
-    print(summary(report, width=100))
+print(summary(report, width=100))
 """
 
 from __future__ import annotations

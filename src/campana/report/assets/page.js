@@ -57,16 +57,17 @@
     const script = document.createElement("script");
     script.textContent = await unpacked("plotly");
     document.head.append(script);
-    drawAll();
-    let waiting = 0;
-    let width = innerWidth;
-    addEventListener("resize", () => {
-      if (innerWidth === width) return;
-      width = innerWidth;
-      clearTimeout(waiting);
-      waiting = setTimeout(drawAll, 120);
-    });
+    const drawn = new Map();
+    const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+      if (drawn.get(target) === target.clientWidth) return;
+      drawn.set(target, target.clientWidth);
+      draw(target);
+    }));
+    places().forEach((place) => sizes.observe(place));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+    const folded = [...document.querySelectorAll("details:not([open])")];
+    addEventListener("beforeprint", () => folded.forEach((details) => { details.open = true; }));
+    addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
     addEventListener("beforeprint", () => places().forEach((place) => draw(place, place.closest(".pair") ? PRINT_WIDTH / 2 - 10 : PRINT_WIDTH, true)));
     addEventListener("afterprint", drawAll);
     document.querySelectorAll(".switch button").forEach((button) => button.addEventListener("click", () => {
@@ -108,31 +109,57 @@
     }
     const list = make("div", "answers");
     for (const arm of arms) {
-      if (only && arm.name !== only) continue;
       const all = item.answers[arm.name] || [];
-      for (const given of all) list.append(answer(arm, given, all.length > 1));
+      if (all.length && (!only || arm.name === only)) list.append(answersOfArm(arm, all));
     }
     box.append(ask, list);
     return box;
   }
 
-  function answer(arm, given, severalSeeds) {
+  const written = (score) => (score === null ? "unscored" : score.toFixed(2));
+  const grade = (score) => (score === null ? "none" : score >= 0.5 ? "high" : "low");
+
+  function answersOfArm(arm, all) {
     const box = make("div", "given");
     const top = make("div", "top");
     const who = make("span", "who");
     const dot = make("i");
     dot.style.background = arm.color;
     who.append(dot, make("span", "", arm.short));
-    if (severalSeeds) who.append(make("small", "", `seed ${given.seeds.join(", ")}`));
-    const grade = given.score === null ? "none" : given.score >= 0.5 ? "high" : "low";
-    top.append(who, make("span", `score ${grade}`, given.score === null ? "unscored" : given.score.toFixed(2)));
+    const scored = all.map((given) => given.score).filter((score) => score !== null);
+    const mean = scored.length ? scored.reduce((sum, score) => sum + score, 0) / scored.length : null;
+    top.append(who, make("span", `score ${grade(mean)}`, written(mean)));
+    const body = make("div");
     box.append(top);
-    given.turns.forEach((turn, place) => {
-      if (given.turns.length > 1) box.append(make("div", "role", `turn ${place + 1}`));
-      box.append(make("div", "text", turn));
-    });
-    box.append(make("div", "why", given.reason + (given.finish === "length" ? " · cut at the most tokens" : "")));
+    if (all.length > 1) box.append(seedButtons(all, (given) => body.replaceChildren(...answer(given))));
+    body.append(...answer(all[0]));
+    box.append(body);
     return box;
+  }
+
+  function seedButtons(all, show) {
+    const group = make("div", "seeds");
+    all.forEach((given, place) => {
+      const button = make("button", "", `seed ${given.seeds.join(", ")}: ${written(given.score)}`);
+      button.type = "button";
+      button.setAttribute("aria-pressed", String(place === 0));
+      button.addEventListener("click", () => {
+        [...group.children].forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+        show(given);
+      });
+      group.append(button);
+    });
+    return group;
+  }
+
+  function answer(given) {
+    const parts = [];
+    given.turns.forEach((turn, place) => {
+      if (given.turns.length > 1) parts.push(make("div", "role", `turn ${place + 1}`));
+      parts.push(make("div", "text", turn));
+    });
+    parts.push(make("div", "why", given.reason + (given.finish === "length" ? " · cut at the most tokens" : "")));
+    return parts;
   }
 
   function prompts(data) {
