@@ -78,9 +78,11 @@ class Journal:
         with self._lock:
             if self._descriptor is None:
                 return
-            descriptor, self._descriptor, self._unsynced = self._descriptor, None, 0
+            descriptor, self._descriptor = self._descriptor, None
+            unsynced, self._unsynced = self._unsynced, 0
             try:
-                os.fsync(descriptor)
+                if unsynced:
+                    os.fsync(descriptor)
             except OSError as error:
                 raise _store_error("write", self.path, error) from error
             finally:

@@ -11,6 +11,13 @@ import pytest
 
 from campana import parts
 
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for the platter in this process: a power cut is nothing a test can make. Workers do wait."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 

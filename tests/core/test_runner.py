@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from engine_kinds import Grow
+from stored import grow
 
 from campana.core.observer import Blocked, Built, Failed, Planned, Progressed, Recorder, Reused, Started
 from campana.core.runner import run
-from campana.core.spec import Stage
 from campana.core.store import Store
 from campana.executors import Inline, Local
-
-
-def grow(text: str, *inputs: Stage, **fields: object) -> Stage:
-    return Stage(Grow(text=text, **fields), {each.label: each for each in inputs}, label=text)  # type: ignore[arg-type]  # test fields
 
 
 @pytest.fixture
@@ -33,7 +28,7 @@ def test_a_run_builds_what_is_missing_and_a_second_run_nothing(store: Store, exe
     assert first.is_complete, first
     assert set(first.built) == {a.key, b.key, c.key, d.key}
     assert (store.path(d.key) / "text.txt").read_text() == "d\nb\na\nc\na"
-    assert [event.stage for event in seen.of(Started)][0] is a
+    assert seen.of(Started)[0].stage is a
     assert {event.unit for event in seen.of(Progressed)} == {"steps"}
     assert len(seen.of(Built)) == 4
 

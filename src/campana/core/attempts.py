@@ -56,7 +56,8 @@ class Attempts:
         """Open a try. An open one that is found was killed, and is ended first."""
         self.settle()
         last = max((attempt.started for attempt in self.all()), default=0.0)
-        write_json(self._open_path, {"started": max(time.time(), last + 1e-6), "host": platform.node(), "pid": os.getpid()})
+        opened = {"started": max(time.time(), last + 1e-6), "host": platform.node(), "pid": os.getpid()}
+        write_json(self._open_path, opened, durable=False)
         self.touch()
 
     def touch(self) -> None:

@@ -44,15 +44,17 @@ def as_store_error(error: OSError, path: Path | str) -> StoreError:
     return StoreError(f"cannot be written: {error.strerror}", where=str(error.filename or path), hint=HINTS.get(error.errno or 0))
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object durably: it is there whole, or as it was before."""
+def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Write a JSON object: it is there whole, or as it was before. `durable`: through a power cut too, at the price of two fsyncs."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with fresh.open("w", encoding="utf-8") as file:
         file.write(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     fresh.replace(path)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from campana.core.disk import disk_errors, folder_bytes
-from campana.core.manifest import NAME, Manifest
-from campana.core.store import Store
+from campana.core.manifest import Manifest
+from campana.core.store import Store, discard
 from campana.core.task import NAME as TASK_NAME
 from campana.errors import StoreError
 
@@ -62,7 +61,7 @@ def plan_gc(store: Store, keep: Iterable[str] = (), last_runs: int | None = None
     `last_runs`: forget all but the last so many records of every study, that is, its earlier forms; None: forget none.
     """
     kept = marked(store, keep, last_runs)
-    found = [each for key in store.keys() if key not in kept and (each := _object(store, key)) is not None]
+    found = [each for key in store.built_keys() if key not in kept and (each := _object(store, key)) is not None]
     found += [each for key in store.work_keys() if key not in kept and (each := _unfinished(store, key)) is not None]
     found += [each for folder in _folders(store.root / "quarantine") if (each := _set_aside(store, folder)) is not None]
     return sorted(found, key=lambda each: (-each.seconds, each.key))
@@ -111,22 +110,24 @@ def _unfinished(store: Store, key: str) -> Garbage | None:
 
 
 def _set_aside(store: Store, folder: Path) -> Garbage | None:
-    """A damaged object. One whose manifest cannot be read may be labels, and stays."""
+    """A damaged object. One whose manifest cannot be read may be labels, and stays; one whose deletion was cut short goes."""
+    path = folder.relative_to(store.root).as_posix()
     try:
         manifest = Manifest.read(folder)
+    except FileNotFoundError:
+        is_empty = not (folder / "files").exists()
+        return Garbage(folder.name.partition("-")[0], "set aside", path, "", "", 0, 0.0) if is_empty else None
     except (StoreError, OSError):
         return None
     if manifest.kind in KEPT_KINDS:
         return None
-    path = folder.relative_to(store.root).as_posix()
     return Garbage(manifest.key, "set aside", path, manifest.label, manifest.kind, folder_bytes(folder), 0.0)
 
 
 def _delete(store: Store, garbage: Garbage) -> bool:
     if garbage.what == "set aside":
         with disk_errors(store.root):
-            (store.root / garbage.path / NAME).unlink(missing_ok=True)
-            shutil.rmtree(store.root / garbage.path)
+            discard(store.root / garbage.path)
         return True
     lock = store.lock(garbage.key)
     if lock is None:

@@ -51,7 +51,7 @@ class Index:
     def load(cls, store: Store) -> Index:
         """Read the cache, bring it up to date with the disk, and write it back where that changed it."""
         cached = _read(store)
-        present = list(store.keys())
+        present = list(store.built_keys())
         entries: dict[str, Entry] = {}
         damaged: list[str] = []
         for key in present:

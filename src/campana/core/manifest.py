@@ -5,18 +5,22 @@ It owns the schema `campana.manifest/1`, which is readable for ever. It holds no
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from campana.core.canon import canonical
 from campana.core.disk import read_json
 from campana.core.keys import Recipe
-from campana.errors import StoreError
+from campana.errors import StoreError, StudyError
 
 SCHEMA = "campana.manifest/1"
 NAME = "manifest.json"
@@ -59,13 +63,16 @@ class Manifest:
     machine: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """The form on disk."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """The form on disk, with a digest of itself: a manifest has no other to vouch for it."""
+        value = {"schema": SCHEMA, **asdict(self)}
+        return {**value, "digest": _digest(value)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str) -> Manifest:
         """Read the form on disk. Fields that a later version added are passed over; another schema is an error."""
         found = value.get("schema")
+        if found == SCHEMA and value.get("digest") != _digest({name: item for name, item in value.items() if name != "digest"}):
+            raise StoreError("damaged: it is not what was written", where=where, hint="campana verify --repair")
         if found != SCHEMA:
             raise StoreError(f"a manifest of schema {found!r}, not {SCHEMA!r}", where=where, hint="use the campana that wrote this store")
         try:
@@ -81,6 +88,13 @@ class Manifest:
         return cls.from_json(read_json(folder / NAME), where=f"{folder.name[:12]}/{NAME}")
 
 
+def _digest(value: Mapping[str, Any]) -> str:
+    with contextlib.suppress(StudyError):
+        return hashlib.sha256(canonical(value)).hexdigest()
+    return ""
+
+
+@cache
 def campana_version() -> str:
     """The installed version; `unknown` where the package is not installed."""
     try:
@@ -89,6 +103,7 @@ def campana_version() -> str:
         return "unknown"
 
 
+@cache
 def machine_facts() -> dict[str, Any]:
     """What of this machine may explain a duration. No names of hosts or people."""
     return {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count() or 1, "python": platform.python_version()}

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -64,7 +63,7 @@ class Store:
         except FileNotFoundError:
             raise StoreError(f"{key[:12]} is not built", where=str(self.root), hint="campana run STUDY builds it") from None
 
-    def keys(self) -> Iterator[str]:
+    def built_keys(self) -> Iterator[str]:
         """The keys of all built objects, in order."""
         for shelf in sorted(_names(self.root / "objects")):
             yield from (name for name in sorted(_names(self.root / "objects" / shelf)) if self.has(name))
@@ -193,8 +192,9 @@ class Store:
                 code=code,
                 machine=machine_facts(),
             )
-            write_json(staged / NAME, manifest.as_json())
+            write_json(staged / NAME, manifest.as_json(), durable=False)
             sync_file(staged / NAME)
+            sync_folder(staged)
             target = self.object_dir(key)
             target.parent.mkdir(parents=True, exist_ok=True)
             _rename(staged, target)
@@ -216,7 +216,7 @@ class Store:
         """Delete an object, its try and its attempts: first out of sight by one rename. Needs the key's lock."""
         with disk_errors(self.root):
             if self.object_dir(key).is_dir():
-                shutil.rmtree(self.set_aside(key))
+                discard(self.set_aside(key))
             remove_folder(self.work_dir(key))
             (self.root / "attempts" / f"{key}.jsonl").unlink(missing_ok=True)
 
@@ -255,6 +255,12 @@ class Store:
 
     def _lock_path(self, key: str) -> Path:
         return self.root / "locks" / key
+
+
+def discard(folder: Path) -> None:
+    """Delete an object that was set aside, its manifest last, so that a kill leaves what can be told apart from a loss."""
+    remove_folder(folder / "files")
+    remove_folder(folder)
 
 
 def _seal(path: Path, staged: Path) -> File:

@@ -55,7 +55,7 @@ class Task:
     def write(self, path: Path) -> None:
         """Write the JSON form."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"schema": SCHEMA, **asdict(self)})
+        write_json(path, {"schema": SCHEMA, **asdict(self)}, durable=False)
 
     @classmethod
     def read(cls, path: Path) -> Task:
