@@ -31,7 +31,7 @@ from scipy.optimize import brentq
 
 from campana.stats.comparison import Comparison, compared
 from campana.stats.components import Average, Components, components, weights_of
-from campana.stats.estimate import Difference, score_estimate
+from campana.stats.estimate import SEED_POWER, Difference, score_estimate
 from campana.stats.scores import ScoreTable
 
 Floats = NDArray[np.float64]
@@ -187,6 +187,34 @@ def family_wise_error(replicates: int, seeds: int = 3, luck: float = 0.1, seed: 
     return wrong / replicates
 
 
+def limit(seeds: int, draws: int, seed: int = 0) -> dict[str, tuple[float, float]]:
+    """Lowest and highest coverage, over all shares of luck and residual, with prompts so many that their variance is known.
+
+
+    The same formulas as `Components.seeds` and `degrees_of_freedom`, over arrays of draws.
+    """
+    rng = np.random.default_rng(seed)
+    taken = 1.0 - 0.5 / (seeds - 1) ** 2
+    found: dict[str, list[float]] = {"shipped": [], "shipped, luck at most half": [], "Satterthwaite": []}
+    for residual_share, luck in itertools.product((0.0, 0.3, 0.6, 0.9), (0.0, 0.1, 0.2, 0.35, 0.5, 0.6, 0.7, 0.85, 0.95)):
+        v_prompts = 1.0 - luck
+        v_residual = residual_share * v_prompts
+        error = np.abs(rng.standard_normal(draws))
+        v_seeds = (luck + v_residual) * rng.chisquare(seeds - 1, draws) / (seeds - 1)
+        variance = v_prompts + np.maximum(v_seeds - taken * v_residual, 0.0)
+        share = np.minimum(np.where(v_seeds > taken * v_residual, v_seeds, 0.0) / variance, 1.0)
+        df = 1.0 / ((1.0 - share) ** 2 / 1000.0 + share**SEED_POWER / (seeds - 1))
+        shipped = float(np.mean(error <= np.sqrt(variance) * stats.t.ppf(0.975, df)))
+        found["shipped"].append(shipped)
+        if luck <= 0.5:
+            found["shipped, luck at most half"].append(shipped)
+        extra = np.maximum(v_seeds - v_residual, 0.0)
+        total = v_prompts + extra
+        df = total**2 / (v_prompts**2 / 1000.0 + extra**2 / (seeds - 1))
+        found["Satterthwaite"].append(float(np.mean(error <= np.sqrt(total) * stats.t.ppf(0.975, df))))
+    return {name: (min(values), max(values)) for name, values in found.items()}
+
+
 def settings(quick: bool) -> Iterator[tuple[Setting, Average]]:
     """What is simulated: the central grid, then more luck."""
     if quick:
@@ -234,6 +262,10 @@ def main() -> None:
         shares = rivals(setting, "macro", max(replicates // 2, 100), seed=options.seed)
         print(f"{setting.name:46} " + "  ".join(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
         rival_rows.append({**asdict(setting), "coverage": shares})
+    print("\nin the limit of many prompts, lowest and highest coverage over all shares of luck and residual:")
+    limits = {seeds: limit(seeds, 2_000 if options.quick else 20_000, options.seed) for seeds in (2, 3, 5)}
+    for seeds, spans in limits.items():
+        print(f"S={seeds}  " + "  ".join(f"{name} {low:.3f} .. {high:.3f}" for name, (low, high) in spans.items()), flush=True)
     error = family_wise_error(100 if options.quick else max(replicates // 2, 100), seed=options.seed)
     print(f"\nfamily-wise error of six comparisons of four equal arms, at 0.05: {error:.3f}")
     print(f"{100 * sum(inside) / len(inside):.0f}% of the settings within 0.93..0.97; {time.perf_counter() - started:.0f} s")
@@ -245,6 +277,7 @@ def main() -> None:
         "family_wise_error": error,
         "settings": rows,
         "methods": rival_rows,
+        "limits": limits,
     }
     print(json.dumps(last))
 
