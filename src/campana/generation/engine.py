@@ -1,4 +1,9 @@
-"""The protocol of a generation engine, and what it is given."""
+"""The protocol of a generation engine, and what it is given.
+
+It owns what goes in (`Request`, `Greedy`, `Sample`) and what comes out (`Completion`, `Phases`); how tokens are made is each engine's own.
+
+    for completion in Packed().complete(model, [Request("q1#0", (1, 15, 27))], Greedy(), 64, frozenset({2}), on_tokens=print): ...
+"""
 
 from __future__ import annotations
 
@@ -50,8 +55,23 @@ class Completion:
     finish: Literal["stop", "length"]
 
 
+@dataclass(slots=True)
+class Phases:
+    """Where an engine's time went. Engines add to it; it moves nothing."""
+
+    prefill_seconds: float = 0.0
+    """Reading prompts, up to each one's first new token."""
+    decode_seconds: float = 0.0
+    """Making the other tokens."""
+
+
 class Engine(Part):
     """A way to generate. One file in `generation/engines` each. Which engine made an answer is part of its identity."""
+
+    @property
+    def group_size(self) -> int | None:
+        """None where the law below holds to the bit. Else the number of requests that must always be answered together, in one call."""
+        return None
 
     def complete(
         self,
@@ -61,9 +81,10 @@ class Engine(Part):
         max_new_tokens: int,
         stop_ids: frozenset[int],
         on_tokens: Callable[[int], None],
+        phases: Phases | None = None,
     ) -> Iterator[Completion]:
-        """Yield completions as they end, in any order; `on_tokens(n)` is told of every n new tokens.
+        """Yield completions as they end, in any order; `on_tokens(n)` is told of every n new tokens; `phases` is added to.
 
-        Law: a request's completion does not depend on the other requests of the call.
+        Law: a request's completion does not depend on the other requests of the call. Where rounding can break it, `group_size` says so.
         """
         raise NotImplementedError

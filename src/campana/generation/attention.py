@@ -1,0 +1,187 @@
+"""Attention of the packed engine: each sequence over its own tokens, in the form that transformers calls any attention.
+
+It owns the arithmetic between the projections and the keys kept in a `Shelf`. A pass is handed through the model's forward as the
+keyword `campana_pass`; every layer calls `attend` here, which asks the pass.
+
+    PromptPass(rows)      # reads prompts laid end to end: causal attention per prompt; keeps keys and values
+    StepPass(shelf)       # one new token for every row: attention over the row's own bucket, places not yet written masked out
+
+Nothing that is computed for a row depends on another row: prompts attend alone, and of a step each row is a product of its own (with
+its group of query heads) whose sizes come from its own length. Sliding windows and soft-caps are honoured; attention sinks and position
+biases are refused.
+
+Legend: T tokens of the pass, R rows, H query heads, K key-value heads, G query heads a key-value head, D head size, L places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from campana.errors import ModelError
+from campana.generation.kv import Bucket, Row, Shelf
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+IMPLEMENTATION = "campana_packed"
+"""The name under which transformers finds `attend`."""
+
+_REFUSED = ("s_aux", "position_bias", "cache")
+
+
+class PromptPass:
+    """Prompts laid end to end. The rows have their slots already."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._spans: list[tuple[Row, int, int]] = []
+        start = 0
+        for row in rows:
+            self._spans.append((row, start, start + row.length))
+            start += row.length
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """(T, H * D), zero where no prompt is."""
+        out = heads.empty_output()
+        for row, start, end in self._spans:
+            query, key, value = (part[:, start:end].contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
+            assert row.bucket is not None
+            keys, values = row.bucket.open(layer, heads.key_size, heads.value_size, key)
+            keys[row.slot, :, : row.length], values[row.slot, :, : row.length] = key, value
+            attended = _causal(query[None], key[None], value[None], heads)
+            out[start:end] = attended[0].transpose(0, 1).reshape(end - start, -1)
+        return out
+
+
+class StepPass:
+    """One token for each row of a shelf, in the order of `shelf.rows`."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._views = [_BucketView(bucket) for bucket in shelf.buckets]
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """(T, H * D), zero for the rows that only fill the matrix up."""
+        out = heads.empty_output()
+        query_THD, key_TKD, value_TKD = (part.transpose(0, 1).contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
+        start = 0
+        for view in self._views:
+            end = start + view.num_rows
+            view.attend(layer, heads, query_THD[start:end], key_TKD[start:end], value_TKD[start:end], out[start:end])
+            start = end
+        return out
+
+
+class Heads:
+    """What a layer hands to its attention: rotated queries, keys and values, and how to weigh them."""
+
+    __slots__ = ("key_KTD", "query_HTD", "scaling", "softcap", "value_KTD", "window")
+
+    def __init__(self, query_HTD: Tensor, key_KTD: Tensor, value_KTD: Tensor, scaling: float, window: int | None, softcap: float | None):
+        self.query_HTD, self.key_KTD, self.value_KTD = query_HTD, key_KTD, value_KTD
+        self.scaling, self.window, self.softcap = scaling, window, softcap
+
+    @property
+    def key_size(self) -> tuple[int, int]:
+        """Key-value heads and the size of a key."""
+        return self.key_KTD.shape[0], self.key_KTD.shape[2]
+
+    @property
+    def value_size(self) -> tuple[int, int]:
+        """Key-value heads and the size of a value."""
+        return self.value_KTD.shape[0], self.value_KTD.shape[2]
+
+    def empty_output(self) -> Tensor:
+        """Zeros of (T, H * D)."""
+        num_heads, num_tokens, _ = self.query_HTD.shape
+        return self.query_HTD.new_zeros((num_tokens, num_heads * self.value_KTD.shape[2]))
+
+
+class _BucketView:
+    """A bucket at one step: where the new keys go and which places each row may see, made once for all layers."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self.num_rows = len(bucket.rows)
+        self._lengths_R = torch.tensor([row.length for row in bucket.rows])
+        self._places: dict[int, Tensor] = {}
+        self._masks: dict[tuple[int | None, int], Tensor] = {}
+
+    def attend(self, layer: int, heads: Heads, query_RHD: Tensor, key_RKD: Tensor, value_RKD: Tensor, out: Tensor) -> None:
+        num_kv, head_dim = heads.key_size
+        value_dim, capacity, num_rows = heads.value_size[1], self._bucket.capacity, self.num_rows
+        keys, values = self._bucket.open(layer, heads.key_size, heads.value_size, key_RKD)
+        places = self._places_for(num_kv)
+        keys.view(-1, head_dim).index_copy_(0, places, key_RKD.reshape(-1, head_dim))
+        values.view(-1, value_dim).index_copy_(0, places, value_RKD.reshape(-1, value_dim))
+        mask = self._mask_for(heads.window, num_kv, key_RKD)
+        query = query_RHD.view(num_rows * num_kv, -1, head_dim)
+        keys, values = keys[:num_rows].view(-1, capacity, head_dim), values[:num_rows].view(-1, capacity, value_dim)
+        if heads.softcap is not None:
+            scores = torch.bmm(query, keys.transpose(1, 2)) * heads.scaling
+            scores = torch.tanh(scores / heads.softcap) * heads.softcap + mask
+        else:
+            scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=heads.scaling)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+        torch.bmm(weights, values, out=out.view(num_rows * num_kv, -1, value_dim))
+
+    def _places_for(self, num_kv: int) -> Tensor:
+        """Of each row and head, the place of the new key in the bucket's keys seen as one list."""
+        if num_kv not in self._places:
+            heads = torch.arange(self.num_rows * num_kv) * self._bucket.capacity
+            self._places[num_kv] = heads + self._lengths_R.repeat_interleave(num_kv)
+        return self._places[num_kv]
+
+    def _mask_for(self, window: int | None, num_kv: int, like: Tensor) -> Tensor:
+        """(R * K, 1, L): 0 where the row may look, minus infinity elsewhere. A window of w sees the token itself and w - 1 before it."""
+        if (window, num_kv) not in self._masks:
+            places_L, lengths_R1 = torch.arange(self._bucket.capacity), self._lengths_R[:, None]
+            seen = places_L <= lengths_R1
+            if window is not None:
+                seen &= places_L > lengths_R1 - window
+            mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, float("-inf"))
+            self._masks[(window, num_kv)] = mask.repeat_interleave(num_kv, dim=0)[:, None, :]
+        return self._masks[(window, num_kv)]
+
+
+def _causal(query_1HTD: Tensor, key_1KTD: Tensor, value_1KTD: Tensor, heads: Heads) -> Tensor:
+    """Causal attention of one prompt: (1, H, T, D)."""
+    num_tokens, num_groups = query_1HTD.shape[2], query_1HTD.shape[1] // key_1KTD.shape[1]
+    windowed = heads.window is not None and heads.window < num_tokens
+    if heads.softcap is None and not windowed:
+        return torch.nn.functional.scaled_dot_product_attention(
+            query_1HTD, key_1KTD, value_1KTD, is_causal=True, scale=heads.scaling, enable_gqa=num_groups > 1
+        )
+    key, value = (part.repeat_interleave(num_groups, dim=1) for part in (key_1KTD, value_1KTD))
+    scores = torch.matmul(query_1HTD, key.transpose(2, 3)) * heads.scaling
+    if heads.softcap is not None:
+        scores = torch.tanh(scores / heads.softcap) * heads.softcap
+    distance = torch.arange(num_tokens)[:, None] - torch.arange(num_tokens)[None, :]
+    hidden = distance < 0
+    if heads.window is not None:
+        hidden |= distance >= heads.window
+    weights = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1, dtype=torch.float32)
+    return torch.matmul(weights.to(value.dtype), value)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001  # transformers' signature; the pass knows what each token sees
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    campana_pass: PromptPass | StepPass | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query (1, H, T, D), key and value (1, K, T, D) -> (1, T, H * D)."""
+    refused = [name for name in _REFUSED if others.get(name) is not None]
+    if campana_pass is None or refused or not getattr(module, "is_causal", True):
+        what = ", ".join(refused) or "attention that is not causal, or that does not pass keywords on"
+        raise ModelError(f"the packed engine does not know this model's attention ({what})", hint="generate: {engine: transformers}")
+    layer: Any = module.layer_idx
+    heads = Heads(query[0], key[0], value[0], query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
+    return campana_pass.attend(layer, heads)[None], None

@@ -1,0 +1,114 @@
+"""The proof, at the start of every run, that a lent model computes what transformers computes, and each row by itself.
+
+It owns two questions. Are matrix products the same to the bit for a row, whatever the number of rows and its place among them? If not (on
+another BLAS), products are done in blocks of one fixed size, in which only the place could matter. And do the logits of a prompt and one
+step agree with the model's own forward, alone and among others? If not, the run stops: it never goes on with answers that it cannot repeat.
+
+    expected = plain_logits(model, probe)          # before the loan
+    with lent(model) as forward:
+        settle_products(forward, longest_pass=1024)
+        prove(forward, probe, expected)
+
+Legend: V vocabulary, R rows, I features in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from campana.errors import ModelError
+from campana.generation.engine import Request
+from campana.generation.kv import Row, Shelf
+from campana.generation.lean import QUANTUM, Lent
+from campana.generation.passes import read_prompts, read_step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_SIZES = (32, 64, 96, 128, 160, 224, 352, 512, 736, 1024)
+"""Numbers of rows that are tried: each at which MKL was seen to change its blocking, and some between."""
+
+_BIG_WEIGHT = 1 << 24
+"""Elements of a weight from which on only the small sizes are tried: the output layer, which never sees many rows."""
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Largest difference of a logit from transformers', over the largest logit; rounding of another order of sums stays a tenth of it."""
+
+PROBE_TOKENS = 48
+"""Tokens of the first prompt that the proof reads."""
+
+
+def plain_logits(model: PreTrainedModel, probe: Sequence[int]) -> Tensor:
+    """The logits (V) after a prompt as transformers computes them."""
+    with torch.no_grad():
+        logits: Tensor = model(input_ids=torch.tensor([list(probe)]), use_cache=False, logits_to_keep=1).logits
+    return logits[0, -1].float()
+
+
+def settle_products(forward: Lent, longest_pass: int) -> None:
+    """Let products take all rows at once where that is row by row the same to the bit, else in blocks of `QUANTUM` rows.
+
+    ModelError: not even then.
+    """
+    sizes = [size for size in _SIZES if size < longest_pass] + [-(-longest_pass // QUANTUM) * QUANTUM]
+    for forward.block_rows in (None, QUANTUM):
+        if rows_are_independent(forward, sizes):
+            return
+    raise ModelError(
+        "on this machine a row of a matrix product depends on its place in the matrix, so an answer would depend on its batch",
+        hint="generate: {engine: transformers}",
+    )
+
+
+def rows_are_independent(forward: Lent, sizes: Sequence[int]) -> bool:
+    """Whether every linear layer's rows are the same to the bit for all these numbers of rows, and at another place."""
+    generator = torch.Generator().manual_seed(0)
+    for module in forward.linears:
+        tried = [size for size in sizes if size <= 2 * QUANTUM or module.weight.numel() < _BIG_WEIGHT]
+        x_RI = torch.randn(max(tried), module.in_features, generator=generator).to(module.weight.dtype)
+        with torch.no_grad():
+            expected = forward.linear(module, x_RI)
+            for size in tried:
+                moved = x_RI[:size].roll(7, dims=0)
+                if not torch.equal(forward.linear(module, moved).roll(-7, dims=0), expected[:size]):
+                    return False
+    return True
+
+
+def prove(forward: Lent, probe: Sequence[int], expected_V: Tensor) -> None:
+    """A prompt and one step give transformers' logits, and the same bits alone and among others. ModelError where not."""
+    alone = _probe_logits(forward, probe, ())
+    scale = 1 + float(expected_V.abs().max())
+    worst = float((alone.float() - expected_V).abs().max()) / scale
+    if not worst <= _TOLERANCE.get(alone.dtype, 0.1):
+        raise ModelError(
+            f"the packed engine does not compute this model as transformers does: a logit differs by {worst:.2g} of the largest",
+            hint="generate: {engine: transformers}",
+        )
+    others = [tuple(probe[: 1 + number % 4]) for number in range(QUANTUM + 8)]
+    if torch.equal(_probe_logits(forward, probe, others), alone):
+        return
+    if forward.block_rows is None:
+        forward.block_rows = QUANTUM
+        prove(forward, probe, expected_V)
+        return
+    raise ModelError("on this machine an answer would depend on its batch", hint="generate: {engine: transformers}")
+
+
+def _probe_logits(forward: Lent, probe: Sequence[int], others: Sequence[tuple[int, ...]]) -> Tensor:
+    """The logits after `probe`, whose last token is read in a step, with other prompts before it."""
+    shelf = Shelf()
+    prompts = [*others, tuple(probe[:-1])]
+    rows = [Row(Request(str(number), prompt), len(prompt)) for number, prompt in enumerate(prompts)]
+    for row in rows:
+        shelf.put(row)
+    read_prompts(forward, rows)
+    probed = rows[-1]
+    for row in rows:
+        row.token_ids.append(probe[-1])
+    order = shelf.rows
+    return read_step(forward, shelf)[order.index(probed)].clone()

@@ -1,0 +1,110 @@
+"""A transformers model lent to the packed engine: its own forward, with our attention and with matrix products in the faster order.
+
+It owns the loan: inside `lent(model)` the model answers to `Lent.__call__` and nothing else may use it; afterwards it is as before.
+
+    with lent(model) as forward:
+        logits_RV = forward(token_ids, positions, PromptPass(rows), keep=last_places)
+
+Matrix products. Measured on two Zen 3 cores (fp32, MKL; benchmarks/NOTES.md): for 32 to 256 rows, `W @ x.T` takes 0.65 to 0.9 of the time
+of `x @ W.T`, which is what `nn.Linear` calls. So linear layers compute the former. The result is left as it comes (features by rows)
+where a layer widens by more than 2: what follows is element-wise, and the next product wants that form; else it is laid out by rows.
+
+Rows are padded to a multiple of `QUANTUM`: below 12 rows MKL takes other kernels, and torch's element-wise and reduction kernels treat
+the last elements of an odd size in scalar code whose roundings differ. From there on each row's result is the same to the bit whatever
+the number of rows (`invariance` proves it for the model and machine at hand, or has the products done in blocks of fixed size).
+
+Legend: T tokens, R rows kept, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from campana.generation.attention import IMPLEMENTATION, PromptPass, StepPass, attend
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+QUANTUM = 32
+"""Rows of every matrix product are a multiple of this."""
+
+WIDE = 2
+"""A linear layer with more than so many outputs an input keeps the result in the order in which the product leaves it."""
+
+
+class Lent:
+    """A model's forward for packed tokens. Made by `lent`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self.block_rows: int | None = None
+        """None: a matrix product takes all rows at once. Else it is done in blocks of so many."""
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The model's linear layers, one of each shape."""
+        found = {(m.weight.shape, m.weight.dtype, _bias(m) is None): m for m in self._model.modules() if type(m) is nn.Linear}
+        return list(found.values())
+
+    def __call__(self, token_ids: Sequence[int], positions: Sequence[int], work: PromptPass | StepPass, keep: Sequence[int]) -> Tensor:
+        """Logits (at least len(keep), V) at the places `keep`; rows after those are padding."""
+        short = -len(token_ids) % QUANTUM
+        ids = torch.tensor([[*token_ids, *[0] * short]])
+        places = torch.tensor([[*positions, *[0] * short]])
+        kept: int | Tensor = 0
+        if len(keep) != len(token_ids):
+            kept = torch.tensor([*keep, *[keep[-1]] * (-len(keep) % QUANTUM)])
+        with torch.no_grad():
+            out = self._model(input_ids=ids, position_ids=places, use_cache=False, logits_to_keep=kept, campana_pass=work)
+        logits: Tensor = out.logits[0]
+        return logits
+
+    def linear(self, module: nn.Linear, x: Tensor) -> Tensor:
+        """`module(x)`, rows first."""
+        num_rows = x.numel() // x.shape[-1]
+        x_RI = x.reshape(num_rows, x.shape[-1])
+        block = self.block_rows
+        if block is None or num_rows <= block:
+            out_RO = _product(module, x_RI)
+        else:
+            out_RO = torch.cat([_product(module, x_RI[start : start + block]) for start in range(0, num_rows, block)])
+        return out_RO.view(*x.shape[:-1], -1)
+
+
+def _bias(module: nn.Linear) -> Tensor | None:
+    """torch types the bias as always there."""
+    return module.bias
+
+
+def _product(module: nn.Linear, x_RI: Tensor) -> Tensor:
+    weight, bias = module.weight, _bias(module)
+    if weight.dtype != torch.float32:
+        return nn.functional.linear(x_RI, weight, bias)
+    out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
+    return out_OR.t() if weight.shape[0] > WIDE * weight.shape[1] else out_OR.t().contiguous()
+
+
+@contextmanager
+def lent(model: PreTrainedModel) -> Generator[Lent]:
+    """Borrow a model: our attention, our linear layers, one forward. The model is given back unchanged."""
+    from transformers.modeling_utils import AttentionInterface
+
+    AttentionInterface.register(IMPLEMENTATION, attend)
+    before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
+    forward = Lent(model)
+    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    model.set_attn_implementation(IMPLEMENTATION)
+    for module in linears:
+        setattr(module, "forward", functools.partial(forward.linear, module))  # noqa: B010  # an attribute of the instance, over the class's method
+    try:
+        yield forward
+    finally:
+        for module in linears:
+            del module.forward
+        model.set_attn_implementation(before)

@@ -1,0 +1,160 @@
+"""Continuous batching: rows that end leave at once, and waiting prompts take their places.
+
+It owns the schedule: who is read when. It refuses nothing that the passes accept, and no schedule moves a token: which rows share a pass is
+free (see `lean`), so `max_rows` and `prefill_tokens` are execution only.
+
+    yield from complete(model, requests, Greedy(), 256, frozenset({2}), on_tokens, phases, max_rows=128, prefill_tokens=1024)
+
+Prompts wait longest first (the most memory and, as a rule, the longest answers come early, so the end of a run is not one long straggler).
+They are read in packs: once the places that are free hold `_WORTHWHILE` prompt tokens, or nothing else is under way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from campana.errors import ModelError
+from campana.generation.engine import Completion, Greedy, Phases, Request, Sample
+from campana.generation.invariance import PROBE_TOKENS, plain_logits, prove, settle_products
+from campana.generation.kv import Row, Shelf, capacity_for
+from campana.generation.lean import QUANTUM, Lent, lent
+from campana.generation.passes import read_prompts, read_step
+from campana.generation.sampling import choose
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+_WORTHWHILE = 256
+"""Prompt tokens from which on a pass of its own runs near the matrix products' full rate."""
+
+
+class _Loop:
+    def __init__(
+        self,
+        forward: Lent,
+        requests: Sequence[Request],
+        sampling: Greedy | Sample,
+        max_new_tokens: int,
+        stop_ids: frozenset[int],
+        max_rows: int,
+        prefill_tokens: int,
+    ) -> None:
+        self._forward, self._sampling = forward, sampling
+        self._max_new_tokens, self._stop_ids = max_new_tokens, stop_ids
+        self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
+        self._waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.id)))
+        self._shelf = Shelf()
+        self._num_rows = 0
+
+    @property
+    def is_done(self) -> bool:
+        return not self._waiting and self._num_rows == 0
+
+    def admit(self) -> list[Completion]:
+        """Read a pack of waiting prompts, where that is worth a pass; what ended with its first token."""
+        pack = self._next_pack()
+        if not pack:
+            return []
+        rows = [Row(self._waiting.popleft(), length) for length in pack]
+        for row in rows:
+            self._shelf.put(row)
+        self._num_rows += len(rows)
+        return self._settle(rows, read_prompts(self._forward, rows))
+
+    def step(self) -> list[Completion]:
+        """One token more for every row; what ended with it."""
+        logits = read_step(self._forward, self._shelf)
+        return self._settle(self._shelf.rows, logits)
+
+    @property
+    def num_rows(self) -> int:
+        return self._num_rows
+
+    def _next_pack(self) -> list[int]:
+        """Lengths of the waiting prompts that are read now: at most `prefill_tokens` together, but at least one."""
+        pack: list[int] = []
+        for request in list(self._waiting)[: self._max_rows - self._num_rows]:
+            if pack and sum(pack) + len(request.prompt_ids) > self._prefill_tokens:
+                return pack
+            pack.append(len(request.prompt_ids))
+        is_last = len(pack) == len(self._waiting)
+        return pack if is_last or self._num_rows == 0 or sum(pack) >= _WORTHWHILE else []
+
+    def _settle(self, rows: list[Row], logits: Tensor) -> list[Completion]:
+        tokens = choose(logits, self._sampling, [row.request.id for row in rows], [len(row.token_ids) for row in rows])
+        ended: list[Completion] = []
+        for row, token in zip(rows, tokens, strict=True):
+            if token in self._stop_ids:
+                ended.append(Completion(row.request.id, tuple(row.token_ids), "stop"))
+            elif len(row.token_ids) + 1 == self._max_new_tokens:
+                ended.append(Completion(row.request.id, (*row.token_ids, token), "length"))
+            else:
+                row.token_ids.append(token)
+                continue
+            self._shelf.take_out(row)
+            self._num_rows -= 1
+        return ended
+
+
+def complete(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    sampling: Greedy | Sample,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    on_tokens: Callable[[int], None],
+    phases: Phases,
+    *,
+    max_rows: int,
+    prefill_tokens: int,
+) -> Iterator[Completion]:
+    """Completions as they end. ModelError: the model cannot be run by this engine, or not exactly; an empty prompt."""
+    if not requests:
+        return
+    if not all(request.prompt_ids for request in requests):
+        raise ModelError("a prompt without tokens cannot be completed", hint="use a chat template")
+    started = time.perf_counter()
+    probe = max((request.prompt_ids for request in requests), key=len)[:PROBE_TOKENS]
+    probe = probe if len(probe) > 1 else probe * 2
+    expected = plain_logits(model, probe)
+    with lent(model) as forward:
+        longest = max(len(request.prompt_ids) for request in requests)
+        settle_products(forward, max(longest, min(prefill_tokens, sum(len(request.prompt_ids) for request in requests)), max_rows))
+        prove(forward, probe, expected)
+        phases.prefill_seconds += time.perf_counter() - started
+        rows = min(max_rows, affordable_rows(model, longest + max_new_tokens))
+        loop = _Loop(forward, requests, sampling, max_new_tokens, stop_ids, rows, prefill_tokens)
+        while not loop.is_done:
+            yield from _timed(loop, on_tokens, phases)
+
+
+def _timed(loop: _Loop, on_tokens: Callable[[int], None], phases: Phases) -> list[Completion]:
+    """One admission and one step, timed and told."""
+    started = time.perf_counter()
+    before = loop.num_rows
+    ended = loop.admit()
+    admitted = loop.num_rows + len(ended) - before
+    read = time.perf_counter()
+    phases.prefill_seconds += read - started
+    num_rows = loop.num_rows
+    if num_rows:
+        ended += loop.step()
+    phases.decode_seconds += time.perf_counter() - read
+    on_tokens(admitted + num_rows)
+    return ended
+
+
+def affordable_rows(model: PreTrainedModel, longest: int) -> int:
+    """How many answers of the greatest length half of the free memory can keep keys and values of; at least one."""
+    import psutil
+
+    config = model.config.get_text_config()
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    num_kv: int = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    per_row = 2 * config.num_hidden_layers * num_kv * head_dim * model.dtype.itemsize * capacity_for(longest)
+    rows = psutil.virtual_memory().available // 2 // per_row
+    return max(1, rows // QUANTUM * QUANTUM if rows >= QUANTUM else rows)
