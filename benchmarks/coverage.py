@@ -190,7 +190,6 @@ def family_wise_error(replicates: int, seeds: int = 3, luck: float = 0.1, seed: 
 def limit(seeds: int, draws: int, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Lowest and highest coverage, over all shares of luck and residual, with prompts so many that their variance is known.
 
-
     The same formulas as `Components.seeds` and `degrees_of_freedom`, over arrays of draws.
     """
     rng = np.random.default_rng(seed)
