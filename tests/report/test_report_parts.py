@@ -11,7 +11,7 @@ from campana.report import summary, without_measured
 from campana.report.answer import answer
 from campana.report.fairness import compare
 from campana.report.forest import forest
-from campana.report.ledger import ledger
+from campana.report.ledger import flops_spent, ledger, time_spent
 from campana.report.palette import looks
 from campana.report.terminal import item_text
 
@@ -64,6 +64,16 @@ def test_flops_that_a_stage_could_not_count_are_unknown_and_not_zero() -> None:
     assert costs["arms"]["a"]["total"]["flops"] is None
     assert costs["arms"]["a"]["total"]["tokens"] == 5
     assert costs["arms"]["a"]["total"]["measured"]["money"] is None
+
+
+def test_what_is_not_all_built_is_marked_and_never_a_bare_zero() -> None:
+    line = {"key": "0", "label": "", "kind": "tune", "part": "tuning", "arms": ["a"], "tokens": 5, "supervised_tokens": 3, "flops": 10**12}
+    done = {**line, "built": True, "measured": {"seconds": 75.0}}
+    waiting = {**line, "built": False, "tokens": None, "measured": {"seconds": 0.0}}
+    half, none = (ledger(found, ["a"], None)["arms"]["a"]["making"] for found in ([done, waiting], [waiting]))
+    assert (time_spent(half), flops_spent(half)) == ("> 1 min 15 s", "> 1.00 TFLOP")
+    assert (time_spent(none), flops_spent(none)) == (q.NONE, q.NONE)
+    assert time_spent(ledger([done], ["a"], None)["total"]) == "1 min 15 s"
 
 
 def fair(recipes: dict, levels: dict, declared: dict, baselines: tuple = ()) -> dict:

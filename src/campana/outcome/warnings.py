@@ -15,8 +15,8 @@ def warnings(arms: Sequence[Mapping[str, Any]], seeds: Sequence[int], missing: i
     """[{"kind", "arms", "text"}], the gravest first; arms that share a warning share its entry."""
     found: list[dict[str, Any]] = []
     if missing:
-        text = "1 stage is not built" if missing == 1 else f"{missing} stages are not built"
-        found.append(_of_all("unfinished", f"{text}; figures that need it are left out."))
+        text = "1 stage is not built; figures that need it" if missing == 1 else f"{missing} stages are not built; figures that need them"
+        found.append(_of_all("unfinished", f"{text} are left out."))
     found += [_of_all("undeclared", f"The arms differ in {path}, which no factor declares.") for path in fairness["undeclared"]]
     if len(seeds) == 1 and any(arm["learning_rate"] is not None for arm in arms):
         found.append(_of_all("one_seed", "One seed only: the intervals do not tell how far another run of the same recipe would land."))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from campana.report import quantity as q
-from campana.report.ledger import PARTS
+from campana.report.ledger import PARTS, flops_spent, money_spent, time_spent, tokens_spent
 from campana.report.markup import esc, fig, note, section, table
 from campana.report.results import Looks, Report, arm_label, plural
 
@@ -38,18 +38,18 @@ def costs(report: Report, looks: Looks) -> str:
         cells = []
         for part in used:
             amount = own["parts"].get(part)
-            text = q.NONE if amount is None else q.duration(amount["measured"]["seconds"])
+            text = q.NONE if amount is None else time_spent(amount)
             cells.append(fig(text, keys.get((arm["name"], part)), f"report.json · costs.arms.{arm['name']}.parts.{part}"))
-        money = [f"{total['money']:.4f}"] if currency and total["money"] is not None else []
+        money = [money_spent(own["total"], None)] if currency else []
         failed = f"{total['num_failed']} ({q.duration(total['failed_seconds'])})" if total["num_failed"] else q.NONE
-        rows.append([arm_label(arm, looks), *cells, f"<strong>{esc(q.duration(total['seconds']))}</strong>", *map(esc, money), esc(failed)])
+        rows.append([arm_label(arm, looks), *cells, f"<strong>{esc(time_spent(own['total']))}</strong>", *map(esc, money), esc(failed)])
         key = keys.get((arm["name"], "tuning"))
         path = f"report.json · costs.arms.{arm['name']}"
         values = [
-            q.count(own["making"]["tokens"]),
-            q.count(own["making"]["supervised_tokens"]),
-            q.flops(own["making"]["flops"]),
-            q.flops(own["total"]["flops"]),
+            tokens_spent(own["making"], "tokens"),
+            tokens_spent(own["making"], "supervised_tokens"),
+            flops_spent(own["making"]),
+            flops_spent(own["total"]),
             q.rate(own["measured"]["tokens_per_second"]),
             q.size(own["measured"]["peak_memory_bytes"]),
         ]
@@ -58,8 +58,11 @@ def costs(report: Report, looks: Looks) -> str:
     sums: list[str] = []
     for part in used:
         amounts = [charged["arms"][arm["name"]]["parts"].get(part) for arm in report["arms"]]
-        sums.append(esc(q.duration(sum(amount["measured"]["seconds"] for amount in amounts if amount is not None))))
-    foot = ["study", *sums, f"<strong>{esc(q.duration(total['seconds']))}</strong>", *([f"{total['money']:.4f}"] if currency else [])]
+        seconds = sum(amount["measured"]["seconds"] for amount in amounts if amount is not None)
+        complete = all(amount["complete"] for amount in amounts if amount is not None)
+        sums.append(esc(q.spent(q.duration(seconds), seconds, complete)))
+    whole = charged["total"]
+    foot = ["study", *sums, f"<strong>{esc(time_spent(whole))}</strong>", *([esc(money_spent(whole, None))] if currency else [])]
     foot.append(esc(f"{total['num_failed']} ({q.duration(total['failed_seconds'])})" if total["num_failed"] else q.NONE))
     price = f" Money is machine time at {report['study']['prices']['machine_hour']:g} {esc(currency)} an hour." if currency else ""
     told = note(

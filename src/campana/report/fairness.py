@@ -47,7 +47,7 @@ def compare(
         if name in baselines and crossed
     }
     return {
-        "num_fields": len(paths),
+        "num_fields": len(differences) + len(same),
         "differences": differences,
         "undeclared": [difference["path"] for difference in differences if difference["factor"] is None],
         "same": same,

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from campana.report import quantity as q
+
 PARTS = ("model", "data", "search", "tuning", "generation", "checking", "measuring")
 """What an arm pays for. `search` is the learning-rate search; `making` in the totals is search and tuning together."""
 
@@ -22,7 +24,8 @@ WORKING = ("tune", "generate")
 def ledger(lines: Sequence[Mapping[str, Any]], arms: Sequence[str], prices: Mapping[str, Any] | None) -> dict[str, Any]:
     """The cost ledger: per arm, its parts, `making` (search and tuning) and `total`; and the study's own total.
 
-    Amounts are {"tokens", "supervised_tokens", "flops", "measured": {"seconds", "failed_seconds", "num_failed", "money"}}; `seconds`
+    Amounts are {"complete", "tokens", "supervised_tokens", "flops", "measured": {"seconds", "failed_seconds", "num_failed", "money"}};
+    not `complete`: some of it is not built, and the figures are what was spent so far. `seconds`
     includes `failed_seconds`. Money is machine hours x `prices["machine_hour"]`, None without prices. An arm's `measured` also has
     `peak_memory_bytes` and `tokens_per_second` (supervised tokens, of its tuning runs).
     """
@@ -34,6 +37,29 @@ def ledger(lines: Sequence[Mapping[str, Any]], arms: Sequence[str], prices: Mapp
         "arms": charged,
         "total": _amount(((line, 1.0) for line in lines), hour),
     }
+
+
+def time_spent(amount: Mapping[str, Any]) -> str:
+    """The seconds of an amount, written out."""
+    seconds = amount["measured"]["seconds"]
+    return q.spent(q.duration(seconds), seconds, amount["complete"])
+
+
+def flops_spent(amount: Mapping[str, Any]) -> str:
+    """The FLOPs of an amount, written out."""
+    return q.spent(q.flops(amount["flops"]), amount["flops"], amount["complete"])
+
+
+def money_spent(amount: Mapping[str, Any], currency: str | None) -> str:
+    """The price of an amount, written out; without a currency, the bare number."""
+    value = amount["measured"]["money"]
+    text = q.NONE if value is None else f"{value:.4f}" if currency is None else q.money(value, currency)
+    return q.spent(text, value, amount["complete"])
+
+
+def tokens_spent(amount: Mapping[str, Any], name: str) -> str:
+    """Tokens of an amount, written out; `name` is `tokens` or `supervised_tokens`."""
+    return q.spent(q.count(amount[name]), amount[name], amount["complete"])
 
 
 def _arm(lines: Sequence[Mapping[str, Any]], hour: float | None) -> dict[str, Any]:
@@ -60,7 +86,7 @@ def _arm(lines: Sequence[Mapping[str, Any]], hour: float | None) -> dict[str, An
 
 def _amount(shares: Iterable[tuple[Mapping[str, Any], float]], hour: float | None) -> dict[str, Any]:
     listed = list(shares)
-    amount: dict[str, Any] = {}
+    amount: dict[str, Any] = {"complete": all(line["built"] for line, _ in listed)}
     for name in ("tokens", "supervised_tokens", "flops"):
         amount[name] = _counted(name, listed)
     seconds = sum((line["measured"].get("seconds") or 0.0) * share for line, share in listed)

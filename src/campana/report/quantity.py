@@ -66,6 +66,13 @@ def size(num_bytes: float | None) -> str:
     return NONE if num_bytes is None else f"{_prefixed(num_bytes)}B"
 
 
+def spent(text: str, value: float | None, complete: bool) -> str:
+    """A cost as it was written, marked where more is to come: `> 1 min 15 s`; a dash where nothing was spent yet."""
+    if complete or value is None:
+        return text
+    return f"> {text}" if value else NONE
+
+
 def rate(value: float | None) -> str:
     """Tokens a second, say: no more digits than it is steady to."""
     return NONE if value is None else f"{_prefixed(value)}/s" if value >= 10_000 else f"{value:,.0f}/s"

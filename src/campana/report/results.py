@@ -8,6 +8,7 @@ from typing import Any
 from campana.report import quantity as q
 from campana.report.charts import UNITS, categories_height, units_of
 from campana.report.forest import forest, reach_of
+from campana.report.ledger import flops_spent, money_spent, time_spent
 from campana.report.markup import chart, esc, fig, note, section, table
 from campana.report.palette import Look
 
@@ -32,9 +33,10 @@ def hero(report: Report) -> str:
     if report["measure"] is not None:
         categories = len(report["measure"]["categories"])
         facts.insert(0, f"{plural(report['measure']['num_items'], 'prompt')} in {plural(categories, 'category', 'categories')}")
-    total = report["costs"]["total"]["measured"]
-    facts.append(f"{q.duration(total['seconds'])} of machine time" + _priced(total["money"], report["costs"]["currency"]))
-    careful = "".join(f"<li>{esc(warning['text'])}</li>" for warning in report["warnings"])
+    total = report["costs"]["total"]
+    price = f", {money_spent(total, report['costs']['currency'])}" if report["costs"]["currency"] else ""
+    facts.append(f"{time_spent(total)} of machine time{price}")
+    careful = "".join(f"<li>{esc(warning['text'])}</li>" for warning in report["warnings"] if warning["kind"] != "unfinished")
     careful = f'<aside class="careful"><h2>Read with care</h2><ul>{careful}</ul></aside>' if careful else ""
     sentence = report["answer"]["measured"]["sentence"]
     return (
@@ -129,8 +131,8 @@ def _scores(report: Report, looks: Looks) -> str:
                 f"<strong>{fig(q.score(arm['score']['mean']), key, path + '.score.mean')}</strong>",
                 fig(q.interval(arm["score"]["low"], arm["score"]["high"]), key, path + ".score"),
                 *averages,
-                fig(q.duration(charged["making"]["measured"]["seconds"]), stage, "manifests of the search and the runs · seconds"),
-                fig(q.flops(charged["making"]["flops"]), stage, "tune.json · flops"),
+                fig(time_spent(charged["making"]), stage, "manifests of the search and the runs · seconds"),
+                fig(flops_spent(charged["making"]), stage, "tune.json · flops"),
                 "yes" if any(arm["name"] in axis["front"] for axis in _axes(report)) else q.NONE,
             ]
         )
@@ -260,7 +262,3 @@ def _needed(contrast: Mapping[str, Any]) -> str:
 def plural(number: int, one: str, many: str | None = None) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{q.count(number)} {one if number == 1 else many or one + 's'}"
-
-
-def _priced(amount: float | None, currency: str | None) -> str:
-    return "" if amount is None else f", {q.money(amount, currency)}"

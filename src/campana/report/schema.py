@@ -49,6 +49,7 @@ MONEY = _object(
 )
 CHARGED = _object(
     "Work that is charged, shared work by its share.",
+    complete={**YES_NO, "description": "All of it is built; else the figures are what was spent so far."},
     tokens={**AMOUNT, "description": "Of training and answering."},
     supervised_tokens=AMOUNT,
     flops={**AMOUNT, "description": "Null where a model's shape is not known to the cost model."},

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from campana.report import quantity as q
+from campana.report.ledger import flops_spent, money_spent, time_spent
 
 MOST_MISSING = 8
 
@@ -61,11 +62,11 @@ def _arm_rows(report: Mapping[str, Any]) -> list[list[str]]:
             arm["short"],
             q.score(score.get("mean")),
             q.interval(score.get("low"), score.get("high")),
-            q.duration(cost["making"]["measured"]["seconds"]),
-            q.duration(cost["total"]["measured"]["seconds"]),
-            q.flops(cost["total"]["flops"]),
+            time_spent(cost["making"]),
+            time_spent(cost["total"]),
+            flops_spent(cost["total"]),
         ]
-        rows.append(row + ([q.money(cost["total"]["measured"]["money"], currency)] if currency else []))
+        rows.append(row + ([money_spent(cost["total"], currency)] if currency else []))
     return rows
 
 
