@@ -136,7 +136,7 @@ def test_what_a_try_left_behind_is_listed(store: Store, tmp_path: Path) -> None:
     assert store.work_keys() == []
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(named=st.sets(st.integers(0, 5)), kept=st.sets(st.integers(0, 5)), listed_before=st.booleans())
 def test_gc_never_takes_what_a_run_names(named: set[int], kept: set[int], listed_before: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
