@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from campana.core.spec import Context, Meter, StageSpec
 from campana.generation.engine import Engine, Greedy, Sampling
 from campana.parts import EXECUTION, part_of
+from campana.stages._imports import TUNING
 
 
 class Generate(StageSpec):
     """Answer a suite. Writes `answers.jsonl` (campana.answer/1), in the order of the suite."""
 
     kind: Literal["generate"] = "generate"
+    imports: ClassVar[tuple[str, ...]] = TUNING
     engine: Annotated[SerializeAsAny[Engine], part_of("engine")]
     """What generates."""
     suite_format: Literal["campana", "belle"] = "campana"

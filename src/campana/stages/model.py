@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import SerializeAsAny
 
 from campana.core.spec import Context, Meter, StageSpec
 from campana.models.source import ModelSource
 from campana.parts import part_of
+from campana.stages._imports import MODELS
 
 
 class Model(StageSpec):
     """Fetch a model and store it in one form. Input `files` for a source of this machine."""
 
     kind: Literal["model"] = "model"
+    imports: ClassVar[tuple[str, ...]] = MODELS
     source: Annotated[SerializeAsAny[ModelSource], part_of("source")]
     """Where it comes from."""
 

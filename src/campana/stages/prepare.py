@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from campana.core.spec import Context, Meter, StageSpec
 from campana.data.format import Format
 from campana.parts import Part, part_of
+from campana.stages._imports import MODELS
 
 
 class Portion(Part):
@@ -27,6 +28,7 @@ class Prepare(StageSpec):
     """Instruction data made ready for one tokenizer. Inputs: `model` (its tokenizer) and `data.<name>` for each portion."""
 
     kind: Literal["prepare"] = "prepare"
+    imports: ClassVar[tuple[str, ...]] = MODELS
     portions: Mapping[str, Portion]
     """What is mixed, by the names of the inputs."""
     template: str = "model"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny
 
 from campana.core.spec import Context, Meter, StageSpec
 from campana.parts import EXECUTION, part_of
+from campana.stages._imports import TUNING
 from campana.tuning.method import Method
 from campana.tuning.options import AdamW, LearningRate, Schedule
 
@@ -17,6 +18,7 @@ class Tune(StageSpec):
     """Tune a model on prepared rows. Writes `model/` (a transformers folder or PEFT's adapter), `metrics.jsonl`, `tune.json`."""
 
     kind: Literal["tune"] = "tune"
+    imports: ClassVar[tuple[str, ...]] = TUNING
     method: Annotated[SerializeAsAny[Method], part_of("method")]
     """What learns: `full` or `lora`."""
     learning_rate: LearningRate
