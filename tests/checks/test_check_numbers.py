@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -123,3 +125,14 @@ def test_a_gold_that_is_no_number_is_unscored_and_an_answer_without_one_is_wrong
 
 def test_half_is_exact():
     assert numbers("0.1")[0].value == Fraction(1, 10)
+
+
+def test_gold_answers_of_a_real_set_are_right_by_themselves(outcome):
+    path = Path(__file__).parents[3] / "shared" / "data" / "math_gsm8k" / "test.jsonl"
+    if not path.exists():
+        pytest.skip(f"needs {path.relative_to(Path(__file__).parents[3])} beside the repository")
+    golds = [json.loads(line)["answer"] for line in path.read_text(encoding="utf-8").splitlines()[::5]]
+    for gold in golds:
+        last = gold.rsplit("####", 1)[1].strip()
+        assert outcome(f"So the answer is **${last}**.", "number", reference=gold).value == 1, gold
+        assert outcome(f"The answer is ${last}. Checked 2 times.", "number", reference=gold, take="marked").value == 1, gold

@@ -117,10 +117,10 @@ def test_every_check_has_a_field_documentation_and_a_kind_of_its_own():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A suite of three items of which the first and the last were asked, answered in the wrong order."""
+    """A suite of three items, of which `generate` asks the first and the last where it may ask two."""
     rows = [
-        {"id": "a", "category": "sums", "language": "en", "prompt": "2+2?", "checks": [FOUR]},
-        {"id": "b", "category": "sums", "language": "en", "prompt": "2+3?", "checks": [{"kind": "number", "value": 5}]},
+        {"id": "b", "category": "sums", "language": "en", "prompt": "2+2?", "checks": [FOUR]},
+        {"id": "a", "category": "sums", "language": "en", "prompt": "2+3?", "checks": [{"kind": "number", "value": 5}]},
         {
             "id": "c",
             "category": "talk",
@@ -144,12 +144,19 @@ def run(folder, answers, default=None):
     return meter, list(read_jsonl(out / "scores.jsonl", Score))
 
 
-A, C = Answer("a", ("4",), "stop", 5, 1), Answer("c", ("Hi", "Bye"), "length", 9, 4)
+def test_an_item_that_was_asked_and_not_answered_is_an_error(folder):
+    # Two of the three would be one of each category.
+    with pytest.raises(DataError, match="asked, and not answered") as caught:
+        run(folder, [B, Answer("a", ("5",), "stop", 1, 1)])
+    assert caught.value.where == "item 'c'"
+
+
+B, C = Answer("b", ("4",), "stop", 5, 1), Answer("c", ("Hi", "Bye"), "length", 9, 4)
 
 
 def test_scores_are_in_the_order_of_the_suite_and_leave_out_what_was_not_asked(folder):
-    meter, scores = run(folder, [C, A])
-    assert [(score.item_id, score.value) for score in scores] == [("a", 1.0), ("c", None)]
+    meter, scores = run(folder, [C, B])
+    assert [(score.item_id, score.value) for score in scores] == [("b", 1.0), ("c", None)]
     reason = "the item names no check and there is no default"
     assert scores[1].reason == reason
     assert meter == {
@@ -164,16 +171,16 @@ def test_scores_are_in_the_order_of_the_suite_and_leave_out_what_was_not_asked(f
 
 def test_the_default_scores_items_without_checks(folder):
     default = find("check", "contains").model_validate({"all_of": ["bye"]})
-    _, scores = run(folder, [A, C], default)
+    _, scores = run(folder, [B, C], default)
     assert [(score.parts[0]["check"], score.value) for score in scores] == [("number", 1.0), ("contains", 1.0)]
 
 
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        ([A, A], "two answers to one item"),
+        ([B, B], "two answers to one item"),
         ([Answer("x", ("4",), "stop", 1, 1)], "the suite does not hold"),
-        ([A, Answer("c", ("Hi",), "stop", 1, 1)], "2 turns were asked and 1 answered"),
+        ([B, Answer("c", ("Hi",), "stop", 1, 1)], "2 turns were asked and 1 answered"),
         ([], "no answers"),
     ],
 )
@@ -184,7 +191,7 @@ def test_answers_that_do_not_fit_the_suite_are_refused(folder, answers, said):
 
 def test_scoring_loads_no_model_library(folder, tmp_path):
     suite, answers_dir, out = folder
-    write_jsonl(answers_dir / "answers.jsonl", [A])
+    write_jsonl(answers_dir / "answers.jsonl", [B])
     code = (
         "import sys; from pathlib import Path; from campana.checks._score import score_answers\n"
         f"score_answers(suite_path=Path({str(suite)!r}), suite_format='campana', answers_dir=Path({str(answers_dir)!r}), default=None,"

@@ -1,7 +1,7 @@
 """Score a folder of answers by the checks of their suite: the work of the `check` stage.
 
-Refuses: an answer to no item of the suite, two answers to one item, an answer with too few turns, and a check that is not
-one. It says so before it scores anything.
+Refuses: an answer to no item of the suite, two answers to one item, an item that was asked and has no answer, an answer
+with too few turns, and a check that is not one. It says so before it scores anything.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ def score_answers(
     `default` scores the items that name no check. Items that were not asked are left out. Returns the meter: how many
     items were scored and unscored, answers cut at the most tokens, outcomes by kind of check, and the reasons for unscored.
     """
-    from campana.data.suites import read_suite
+    from campana.data.suites import choose_items, read_suite
 
-    items = list(read_suite(suite_path, suite_format))
+    items = read_suite(suite_path, suite_format)
     checks = {item.id: parse_checks(item) or ((default,) if default else ()) for item in items}
     answers = _answers_by_item(answers_dir / "answers.jsonl", {item.id: item for item in items})
+    # Which items were asked follows from how many: `generate` chooses so many of the suite in one way only.
+    for item in choose_items(items, len(answers)):
+        if item.id not in answers:
+            raise DataError(
+                "asked, and not answered", where=f"item {item.id!r}", hint="answer the suite again: rows of answers.jsonl are lost"
+            )
     scores = [score_item(item, answers[item.id], checks[item.id]) for item in items if item.id in answers]
     write_jsonl(out_dir / "scores.jsonl", scores)
     return _meter(scores, answers)
