@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from campana.errors import DataError
+from campana.errors import DataError, ModelError
 from campana.generation.engine import Engine, Greedy, Phases, Request, Sample
 from campana.generation.meter import meter
 from campana.generation.turns import Records, TurnRecord, answer_of, messages_until, num_turns, open_groups, read_records
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from campana.data.templates import ChatTemplate
+    from campana.models.shape import Shape
 
 _TELL_SECONDS = 0.5
 """Time between two reports of progress."""
@@ -61,11 +62,9 @@ def answer_suite(
     """
     from campana.data.suites import choose_items, read_suite
     from campana.data.templates import load_template
-    from campana.models.load import load_model, load_tokenizer, read_config
-    from campana.models.shape import Shape
+    from campana.models.load import load_model, load_tokenizer
 
     items = choose_items(read_suite(suite_path, suite_format), max_items)
-    shape = Shape.from_config(read_config(model_dir))
     tokenizer = load_tokenizer(model_dir)
     template = load_template(template_name, tokenizer)
     phases, told, load_seconds = Phases(), _Told(progress, items), 0.0
@@ -86,7 +85,18 @@ def answer_suite(
                         records[(record.item_id, turn)] = record
                         told.answered(len(records))
     write_jsonl(out_dir / "answers.jsonl", (answer_of(item, records) for item in items))
-    return meter([records[key] for key in sorted(records)], phases, load_seconds, told.num_tokens, shape)
+    return meter([records[key] for key in sorted(records)], phases, load_seconds, told.num_tokens, _shape_of(model_dir))
+
+
+def _shape_of(model_dir: Path) -> Shape | None:
+    """None where the cost model does not know the architecture."""
+    from campana.models.load import read_config
+    from campana.models.shape import Shape
+
+    try:
+        return Shape.from_config(read_config(model_dir))
+    except ModelError:
+        return None
 
 
 def _of_items(records: Records, items: Sequence[Item]) -> Records:

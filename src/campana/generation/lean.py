@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, PromptPass, StepPass, attend
 
 if TYPE_CHECKING:
@@ -92,13 +93,17 @@ def _product(module: nn.Linear, x_RI: Tensor) -> Tensor:
 
 @contextmanager
 def lent(model: PreTrainedModel) -> Generator[Lent]:
-    """Borrow a model: our attention, our linear layers, one forward. The model is given back unchanged."""
+    """Borrow a model: our attention, our linear layers, one forward. It is given back unchanged. ModelError: its attention is its own."""
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, attend)
     before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
     forward = Lent(model)
     linears = [module for module in model.modules() if type(module) is nn.Linear]
+    if not getattr(model, "_supports_attention_backend", False):
+        raise ModelError(
+            f"the packed engine cannot exchange the attention of a {type(model).__name__}", hint="generate: {engine: transformers}"
+        )
     model.set_attn_implementation(IMPLEMENTATION)
     for module in linears:
         setattr(module, "forward", functools.partial(forward.linear, module))  # noqa: B010  # an attribute of the instance, over the class's method

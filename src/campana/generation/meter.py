@@ -17,8 +17,8 @@ from campana.models.cost import generation_flops
 from campana.models.shape import Shape
 
 
-def meter(records: Iterable[TurnRecord], phases: Phases, load_seconds: float, new_tokens: int, shape: Shape) -> dict[str, Any]:
-    """Counts over all turns of all answers; `new_tokens` were made by this run, in the time of `phases`."""
+def meter(records: Iterable[TurnRecord], phases: Phases, load_seconds: float, new_tokens: int, shape: Shape | None) -> dict[str, Any]:
+    """Counts over all turns of all answers; `new_tokens` were made by this run, in the time of `phases`. `shape` None: no FLOPs."""
     turns = list(records)
     busy = phases.prefill_seconds + phases.decode_seconds
     prompt_tokens, completion_tokens = sum(t.num_prompt_tokens for t in turns), sum(t.num_completion_tokens for t in turns)
@@ -28,7 +28,7 @@ def meter(records: Iterable[TurnRecord], phases: Phases, load_seconds: float, ne
         "completion_tokens": completion_tokens,
         "tokens": prompt_tokens + completion_tokens,
         "truncated": len({turn.item_id for turn in turns if turn.finish == "length"}),
-        "flops": generation_flops(shape, [(turn.num_prompt_tokens, turn.num_completion_tokens) for turn in turns]),
+        "flops": None if shape is None else generation_flops(shape, [(t.num_prompt_tokens, t.num_completion_tokens) for t in turns]),
         "seconds": {
             "load": round(load_seconds, 3),
             "prefill": round(phases.prefill_seconds, 3),

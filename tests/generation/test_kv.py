@@ -1,0 +1,67 @@
+"""Where keys and values lie: nothing is lost when rows come, grow, move and go."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from campana.generation.engine import Request
+from campana.generation.kv import Row, Shelf, capacity_for
+
+SIZE = (2, 3)
+LIKE = torch.zeros(1)
+
+
+def write(row: Row, place: int) -> None:
+    """A row's key and value at a place: a number that names both."""
+    assert row.bucket is not None
+    for layer in (0, 1):
+        for part, kept in enumerate(row.bucket.open(layer, SIZE, SIZE, LIKE)):
+            kept[row.slot, :, place] = float(row.request.id) * 1000 + place + 0.25 * layer + 0.125 * part
+
+
+def check(shelf: Shelf) -> None:
+    for bucket in shelf.buckets:
+        for slot, row in enumerate(bucket.rows):
+            assert (row.bucket, row.slot) == (bucket, slot)
+            assert row.length <= bucket.capacity
+            for layer in (0, 1):
+                for part, kept in enumerate(bucket.open(layer, SIZE, SIZE, LIKE)):
+                    assert kept.isfinite().all()
+                    expected = float(row.request.id) * 1000 + torch.arange(row.length) + 0.25 * layer + 0.125 * part
+                    assert torch.equal(kept[slot, 0, : row.length, 0], expected)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.one_of(st.integers(1, 200), st.integers(-9, -1), st.just(0)), max_size=40))
+def test_rows_keep_what_was_written(actions: list[int]) -> None:
+    shelf, made, present = Shelf(), 0, set[str]()
+    for action in actions:
+        if action > 0:
+            row = Row(Request(str(made), (1,)), action)
+            made += 1
+            shelf.put(row)
+            present.add(row.request.id)
+            for place in range(action):
+                write(row, place)
+        elif action < 0 and shelf.rows:
+            row = shelf.rows[-action % len(shelf.rows)]
+            shelf.take_out(row)
+            present.remove(row.request.id)
+        else:
+            for _ in range(40):
+                shelf.advance()
+                for row in shelf.rows:
+                    write(row, row.length)
+                    row.length += 1
+        assert {row.request.id for row in shelf.rows} == present
+        check(shelf)
+
+
+def test_capacities_hold_their_length_and_waste_little() -> None:
+    for length in range(1, 5000):
+        capacity = capacity_for(length)
+        assert length <= capacity <= max(length + 63, length * 1.25 + 1)
+        assert capacity_for(capacity) == capacity, "the longest of a bucket is in it"
+        assert capacity % 32 == 0, "whole cache lines for every head"

@@ -1,0 +1,161 @@
+"""The packed engine: transformers' answers, and an answer that no neighbour moves by a bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from campana.errors import ModelError
+from campana.generation import invariance, lean
+from campana.generation.engine import Completion, Engine, Greedy, Phases, Request, Sample
+from campana.generation.engines.packed import Packed
+from campana.generation.engines.reference import Transformers
+from campana.generation.kv import Row, Shelf
+from campana.generation.passes import read_prompts, read_step
+
+FAMILIES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
+Run = Callable[..., dict[str, Completion]]
+Models = Callable[[str], Any]
+
+
+def generated(model: Any, request: Request, max_new: int, stops: frozenset[int]) -> Completion:
+    """What transformers' own `generate` says, one prompt at a time."""
+    ids = torch.tensor([request.prompt_ids])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new, do_sample=False, eos_token_id=sorted(stops))
+    new = out[0, ids.shape[1] :].tolist()
+    return Completion(request.id, tuple(new[:-1]), "stop") if new[-1] in stops else Completion(request.id, tuple(new), "length")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_answers_are_those_of_transformers_generate(family: str, models: Models, requests: list[Request], run: Run) -> None:
+    model, asked = models(family), requests[:12]
+    stops = frozenset(range(60))
+    expected = {request.id: generated(model, request, 16, stops) for request in asked}
+    assert {completion.finish for completion in expected.values()} == {"stop", "length"}, "the test needs both ends"
+    assert run(Packed(), model, asked, Greedy()) == expected
+    assert run(Transformers(batch_size=5), model, asked, Greedy()) == expected
+
+
+@pytest.mark.parametrize("sampling", [Greedy(), Sample(seed=3, temperature=1.3, top_p=0.95)], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_a_completion_does_not_depend_on_the_others(
+    family: str, sampling: Greedy | Sample, models: Models, requests: list[Request], run: Run
+) -> None:
+    model = models(family)
+    everything = run(Packed(), model, requests, sampling)
+
+    @settings(deadline=None, max_examples=5)
+    @given(st.sets(st.sampled_from(range(len(requests))), min_size=1), st.integers(1, 70), st.integers(1, 300))
+    def law(chosen: set[int], max_rows: int, prefill_tokens: int) -> None:
+        some = [requests[place] for place in sorted(chosen)]
+        found = run(Packed(max_rows=max_rows, prefill_tokens=prefill_tokens), model, some, sampling)
+        assert found == {request.id: everything[request.id] for request in some}
+
+    law()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_are_the_same_bits_alone_and_among_others(family: str, models: Models, requests: list[Request]) -> None:
+    def logits(forward: lean.Lent, asked: list[Request], steps: int) -> dict[str, list[torch.Tensor]]:
+        shelf, found = Shelf(), {request.id: list[torch.Tensor]() for request in asked}
+        rows = [Row(request, len(request.prompt_ids)) for request in asked]
+        for row in rows:
+            shelf.put(row)
+        order, out = rows, read_prompts(forward, rows)
+        for _ in range(steps):
+            for place, row in enumerate(order):
+                found[row.request.id].append(out[place].clone())
+                row.token_ids.append(int(out[place].argmax()))
+            out, order = read_step(forward, shelf), shelf.rows
+        return found
+
+    with lean.lent(models(family)) as forward:
+        together = logits(forward, requests, 8)
+        for request in requests[::7]:
+            alone = logits(forward, [request], 8)[request.id]
+            assert all(torch.equal(one, other) for one, other in zip(alone, together[request.id], strict=True))
+
+
+def test_products_in_blocks_give_the_same_answers(
+    models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models("qwen2")
+    whole = run(Packed(), model, requests, Greedy())
+    tried: list[int | None] = []
+
+    def only_in_blocks(forward: lean.Lent, sizes: object) -> bool:
+        tried.append(forward.block_rows)
+        return forward.block_rows is not None
+
+    monkeypatch.setattr(invariance, "rows_are_independent", only_in_blocks)
+    assert run(Packed(), model, requests, Greedy()) == whole
+    assert tried == [None, lean.QUANTUM]
+
+
+def test_a_machine_whose_rows_depend_on_their_place_is_refused(
+    models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_place(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, module.weight, module.bias) + torch.arange(len(x))[:, None] * 1e-6
+
+    monkeypatch.setattr(lean, "_product", by_place)
+    with pytest.raises(ModelError, match="depends on its place"):
+        run(Packed(), models("llama"), requests[:3], Greedy())
+
+
+def test_an_engine_that_computes_another_model_is_refused(
+    models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean, "_product", lambda module, x: torch.nn.functional.linear(x, module.weight * 1.01, module.bias))
+    with pytest.raises(ModelError, match="as transformers does"):
+        run(Packed(), models("llama"), requests[:3], Greedy())
+
+
+def test_the_model_is_given_back_as_it_was(models: Models, requests: list[Request]) -> None:
+    model = models("llama")
+    before = model.config._attn_implementation
+    some = Packed().complete(model, requests[:4], Greedy(), 24, frozenset(), lambda count: None)
+    next(some)
+    assert model.config._attn_implementation != before
+    some.close()  # type: ignore[attr-defined]  # a generator, abandoned before its end
+    assert model.config._attn_implementation == before
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_a_model_with_attention_of_its_own_is_refused(requests: list[Request], run: Run) -> None:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = BloomForCausalLM(BloomConfig(vocab_size=2500, hidden_size=32, n_layer=1, n_head=2)).eval()
+    with pytest.raises(ModelError, match="attention") as caught:
+        run(Packed(), model, requests[:2], Greedy())
+    assert "transformers" in str(caught.value.hint)
+    assert len(run(Transformers(), model, requests[:2], Greedy(), 3)) == 2
+
+
+@pytest.mark.parametrize("engine", [Packed(), Transformers(batch_size=3)], ids=["packed", "transformers"])
+def test_ends_and_phases(engine: Engine, models: Models, requests: list[Request], run: Run) -> None:
+    model, phases = models("llama"), Phases()
+    short = run(engine, model, requests[:5], Greedy(), 1, stops=frozenset(), phases=phases)
+    assert all(completion.finish == "length" and len(completion.token_ids) == 1 for completion in short.values())
+    assert phases.prefill_seconds > 0
+    first = short["q0#0"].token_ids[0]
+    stopped = run(engine, model, requests[:1], Greedy(), 1, stops=frozenset({first}))
+    assert stopped["q0#0"] == Completion("q0#0", (), "stop"), "a stop at the last token allowed is a stop"
+    assert run(engine, model, [], Greedy()) == {}
+
+
+def test_seeds_draw_apart_and_requests_too(models: Models, requests: list[Request], run: Run) -> None:
+    model, asked = models("llama"), [Request(f"same{n}#0", requests[3].prompt_ids) for n in range(6)]
+    one, other = (run(Packed(), model, asked, Sample(seed=seed, temperature=3.0), stops=frozenset()) for seed in (0, 1))
+    assert len({completion.token_ids for completion in (*one.values(), *other.values())}) == 12
+
+
+def test_fields_that_move_no_token_are_not_in_the_key() -> None:
+    assert Packed(max_rows=3, prefill_tokens=9).identity() == Packed().identity()
+    assert Transformers(batch_size=3).identity() != Transformers().identity()
+    assert (Packed().group_size, Transformers(batch_size=3).group_size) == (None, 3)
