@@ -168,7 +168,7 @@ def _curves(report: Report, looks: Looks, which: str, title: str) -> go.Figure:
     shorts = {arm["name"]: arm["short"] for arm in report["arms"]}
     for curve in report["curves"]:
         look = looks[curve["arm"]]
-        line = {"color": look.color, "width": 1.6 if which == "validation" else 1, "dash": look.dash}
+        line = {"color": look.color, "width": 1.6 if which == "validation" else 1.2, "dash": look.dash}
         marker = {"color": look.color, "symbol": look.marker, "size": 6}
         figure.add_scatter(
             x=curve[which]["tokens"],
