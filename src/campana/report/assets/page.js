@@ -156,9 +156,11 @@
     const parts = [];
     given.turns.forEach((turn, place) => {
       if (given.turns.length > 1) parts.push(make("div", "role", `turn ${place + 1}`));
-      parts.push(make("div", "text", turn));
+      parts.push(turn.trim() ? make("div", "text", turn) : make("div", "role", turn ? "only white space" : "an empty answer"));
     });
-    parts.push(make("div", "why", given.reason + (given.finish === "length" ? " · cut at the most tokens" : "")));
+    const why = make("div", "why", given.reason);
+    if (given.finish === "length") why.append(make("span", "tag", "cut"));
+    parts.push(why);
     return parts;
   }
 
