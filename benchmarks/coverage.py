@@ -1,6 +1,6 @@
 """How often campana's 95% intervals hold the truth, by simulation: arms' means and paired differences, over prompts and seeds.
 
-    python benchmarks/coverage.py            # about two minutes on one core
+    python benchmarks/coverage.py            # about three minutes on one free core
     python benchmarks/coverage.py --quick    # a few settings, some seconds
 
 Scores are drawn from crossed random effects on the logit scale: a category's level, a prompt's difficulty (shared by both arms, and a
@@ -229,7 +229,7 @@ def settings(quick: bool) -> Iterator[tuple[Setting, Average]]:
     levels = ((0.6, 0.03), (0.98, 0.01), (0.02, -0.01))
     for binary, (level, gap), (sizes, average), seeds in itertools.product((True, False), levels, shapes, (1, 2, 3, 5)):
         yield Setting(binary, level, gap, sizes, seeds, 0.1), average
-    for sizes, seeds in itertools.product(((10,) * 9, BELLE), (2, 3, 5)):
+    for sizes, seeds in itertools.product(((10,) * 9, (30,) * 9, BELLE), (2, 3, 5)):
         yield Setting(True, 0.6, 0.03, sizes, seeds, 0.3), "macro"
 
 
@@ -237,10 +237,10 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="four settings")
-    parser.add_argument("--replicates", type=int, default=0, help="of each setting; default 600, with --quick 300")
+    parser.add_argument("--replicates", type=int, default=0, help="of each setting; default 500, with --quick 300")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    replicates = options.replicates or (300 if options.quick else 600)
+    replicates = options.replicates or (300 if options.quick else 500)
     started = time.perf_counter()
     print(f"95% intervals, {replicates} replicates: Monte Carlo error {math.sqrt(0.05 * 0.95 / replicates):.4f}")
     print(f"{'setting':46} {'average':>7} {'mean':>7} {'diff':>7} {'seeds share':>12}")
