@@ -29,7 +29,10 @@ def test_kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     info = site / "campana_engine_kinds-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: campana-engine-kinds\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[campana.stage]\ntest_grow = engine_kinds:Grow\nannotate = engine_kinds:Annotate\n")
+    kinds = {"test_grow": "Grow", "test_threaded": "Threaded", "annotate": "Annotate"}
+    (info / "entry_points.txt").write_text(
+        "\n".join(["[campana.stage]", *(f"{kind} = engine_kinds:{name}" for kind, name in kinds.items())])
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(site), str(HERE)]))

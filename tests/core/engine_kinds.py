@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from campana.core.spec import Context, Meter, StageSpec
 from campana.errors import DataError
@@ -58,7 +58,7 @@ class Grow(StageSpec):
         below = [(path / "text.txt" if path.is_dir() else path).read_text() for path in context.inputs.values()]
         if fault != "forget":
             (context.out_dir / "text.txt").write_text("\n".join([self.text, *below]))
-            (context.out_dir / "sub").mkdir()
+            (context.out_dir / "sub").mkdir(exist_ok=True)  # another rank may be first
             (context.out_dir / "sub" / "length.json").write_text(str(len(self.text)))
         if self.tally:
             with Path(self.tally).open("a") as file:
@@ -87,6 +87,13 @@ class Grow(StageSpec):
         fault = path.read_text()
         path.unlink()
         return fault
+
+
+class Threaded(Grow):
+    """Asks for a module that cannot be imported and one that makes forking unsound."""
+
+    kind: Literal["test_threaded"] = "test_threaded"  # type: ignore[assignment]  # another kind of the same form
+    imports: ClassVar[tuple[str, ...]] = ("no_such_module", "threaded_import")
 
 
 class Annotate(Grow):

@@ -63,6 +63,13 @@ class _Child:
             self.process.stdout.close()
         return code
 
+    def end(self) -> None:
+        """Kill it, and give its pipe back."""
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group, which is the child's own."""
         if self.process.poll() is None:
@@ -123,8 +130,7 @@ class Local:
     def close(self) -> None:
         """End the server, and whatever still runs."""
         for child in self._children.values():
-            child.signal(signal.SIGKILL)
-            child.process.wait()
+            child.end()
         self._children.clear()
         if self._server is not None:
             self._server.close()
