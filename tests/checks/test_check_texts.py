@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from campana.checks._text import fold, sentences, words
+from campana.checks._text import fold, runs, sentences, words
 
 SAME_AS_PARIS = [
     "Paris",
@@ -33,6 +33,12 @@ def test_exact_says_what_it_expected_and_found(outcome):
     assert found.value == 0
     assert found.reason == "expected 'Paris', found 'It is Paris'"
     assert outcome("paris", "exact", value="Paris", case_sensitive=True).value == 0
+
+
+def test_exact_allows_nothing_beside_and_compares_punctuation_as_it_is(outcome):
+    assert outcome("It is\n```\nParis\n```", "exact", value="Paris").value == 0
+    assert outcome("?", "exact", value="!").value == 0
+    assert outcome("?", "exact", value="?").value == 1
 
 
 def test_exact_reads_chinese(outcome):
@@ -100,6 +106,7 @@ def test_choice_finds_the_letter_or_its_text(outcome, text):
         ("Either A or B", "found A and B"),
         ("Berlin", "found no option in 'Berlin'"),
         ("A town in the south", "found no option in 'A town in the south'"),
+        ("The answer is a matter of taste", "found no option"),
         ("I would say so", "found no option in 'I would say so'"),
         ("The answer is A. B is wrong.", "found A"),
     ],
@@ -144,6 +151,14 @@ def test_rouge_l_is_the_longest_common_subsequence(outcome):
     assert outcome("police", "rouge_l", reference="police killed the gunman", measure="recall").value == 0.25
 
 
+@given(st.text(alphabet="ab 'c-.,1X\n", max_size=40))
+@settings(deadline=None, max_examples=100)
+def test_rouge_l_of_english_has_the_tokens_of_rouge_score(text):
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    assert runs(text.casefold()) == DefaultTokenizer(use_stemmer=False).tokenize(text)
+
+
 def test_chrf_orders_answers_by_nearness(outcome):
     near, far = (outcome(text, "chrf", reference="el gato rojo").value for text in ("el gato roja", "the red cat"))
     assert outcome("el gato rojo", "chrf", reference="el gato rojo").value == 1
@@ -162,7 +177,7 @@ def test_all_of_takes_the_worst_and_any_of_the_best(outcome):
 
 
 def test_what_a_word_and_a_sentence_are():
-    assert words("Don't stop, 我有 2 well-known apples…") == ["Don't", "stop", "我", "有", "2", "well-known", "apples"]
+    assert words("Don't stop, 我有 2.5 well-known apples…") == ["Don't", "stop", "我", "有", "2.5", "well-known", "apples"]
     assert len(sentences("Dr. Lee paid 3.5 dollars. Why? 他走了。她没走！")) == 4
     assert len(sentences("1. First do this.\n2. Then that.")) == 2
     assert len(sentences("He left (at noon.) Then she did...")) == 2

@@ -15,11 +15,14 @@ from campana.records import Answer
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
+_WHOLE_FENCE = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![A-Za-z0-9])(\*{1,3}|_{2,3}|~~|`+)(?=\S)([^\n]*?\S)\1(?![A-Za-z0-9])")
 _SPACE = re.compile(r"\s+")
 _QUOTES = "\"'“”‘’«»「」『』《》`"
 _END = ".。．!！?？,，;；:：、…"
-_WORD = re.compile(r"[㐀-鿿豈-﫿぀-ヿ\U00020000-\U0003134f]|[^\W_㐀-鿿豈-﫿぀-ヿ\U00020000-\U0003134f]+(?:['’\-][^\W_㐀-鿿豈-﫿぀-ヿ]+)*")
+_IDEOGRAPHS = r"㐀-鿿豈-﫿぀-ヿ\U00020000-\U0003134f"
+_WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+(?:(?:['’\-]|(?<=\d)[.,:](?=\d))[^\W_{_IDEOGRAPHS}]+)*")
+_RUN = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
 _SENTENCE_END = re.compile(r"[。！？]+[”’」』）)\"]*|[.!?…]+[\"'”’)\]]*(?=\s|\Z)")
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|Jr|Sr)|\b[A-Z]|^\s*\d+)\.$")
 _BULLET = re.compile(r"^\s*(?:[-*+•·‣–—]|\u25e6)\s+(\S.*)$")
@@ -50,19 +53,32 @@ def unfenced(text: str) -> str:
 def fold(text: str, *, case_sensitive: bool = False) -> str:
     """The form in which texts are compared.
 
-    NFKC, one space for any run of white space, no markdown emphasis, no code fence, no surrounding quotation marks, no
-    trailing punctuation (Chinese too), and no case unless `case_sensitive`.
+    NFKC, one space for any run of white space, no markdown emphasis, no code fence around the whole, no surrounding quotation
+    marks, no trailing punctuation (Chinese too), and no case unless `case_sensitive`.
     """
-    text = without_emphasis(unfenced(unicodedata.normalize("NFKC", text).strip()))
+    text = unicodedata.normalize("NFKC", text).strip()
+    fenced = _WHOLE_FENCE.fullmatch(text)
+    text = without_emphasis(fenced.group(1) if fenced else text)
     text = _SPACE.sub(" ", text).strip()
     while text and (text[-1] in _END or text[-1] in _QUOTES or text[0] in _QUOTES):
         text = text[:-1].rstrip() if text[-1] in _END or text[-1] in _QUOTES else text[1:].lstrip()
     return text if case_sensitive else text.casefold()
 
 
+def same_text(left: str, right: str, *, case_sensitive: bool = False) -> bool:
+    """Whether two texts fold to one. Texts that are all punctuation are compared as they are."""
+    folded = fold(left, case_sensitive=case_sensitive)
+    return folded == fold(right, case_sensitive=case_sensitive) and (bool(folded) or left.strip() == right.strip())
+
+
 def words(text: str) -> list[str]:
-    """Runs of letters and digits (`don't` and `well-known` are one each); a Chinese character or a kana is a word of its own."""
+    """Runs of letters and digits (`don't`, `well-known` and `3.5` are one each); a Chinese character or a kana is a word of its own."""
     return _WORD.findall(text)
+
+
+def runs(text: str) -> list[str]:
+    """As `words`, with nothing joined: `don`, `t`. For English in small letters, the tokens of rouge-score."""
+    return _RUN.findall(text)
 
 
 def characters(text: str) -> int:

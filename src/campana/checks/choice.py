@@ -64,7 +64,7 @@ class Choice(Check):
         """The letters that a text chooses: after the last `answer is`; else at its start; else by an option's text; else standing alone."""
         text = without_emphasis(half_width(text))
         letters = self._letters()
-        marked = [found.upper() for found in _MARKED.findall(text) if found.upper() in letters]
+        marked = [found[1].upper() for found in _MARKED.finditer(text) if found[1].upper() in letters and not _is_article(found)]
         if marked:
             return [marked[-1]]
         leading = _LEADING.match(text)
@@ -77,6 +77,11 @@ class Choice(Check):
             return texts
         standing = [found for found in _STANDING.findall(text) if found in letters]
         return sorted({letter for letter in standing if not (letter in "AI" and re.search(rf"\b{letter}\s+(?!or\b|and\b)[a-z]", text))})
+
+
+def _is_article(found: re.Match[str]) -> bool:
+    """`The answer is a matter of taste` does not choose A."""
+    return found[1] == "a" and re.match(r"\s+[a-z]", found.string[found.end() :]) is not None
 
 
 def _holds(text: str, option: str) -> bool:

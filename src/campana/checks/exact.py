@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from campana.checks._protocol import Check, Outcome
-from campana.checks._text import final_text, fold, shown
+from campana.checks._text import final_text, same_text, shown
 from campana.records import Answer, Item
 
 
@@ -27,6 +27,6 @@ class Exact(Check):
         if expected is None:
             return Outcome(None, "no reference to compare with")
         found = final_text(answer)
-        if fold(found, case_sensitive=self.case_sensitive) == fold(expected, case_sensitive=self.case_sensitive):
+        if same_text(found, expected, case_sensitive=self.case_sensitive):
             return Outcome(1.0, f"is {shown(expected)}")
         return Outcome(0.0, f"expected {shown(expected)}, found {shown(found)}")

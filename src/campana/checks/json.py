@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import JsonValue, field_validator
 
 from campana.checks._protocol import Check, Outcome
-from campana.checks._text import final_text, fold, shown, unfenced
+from campana.checks._text import final_text, same_text, shown, unfenced
 from campana.records import Answer, Item
 
 TypeName = Literal["string", "number", "integer", "boolean", "array", "object", "null"]
@@ -128,7 +128,7 @@ def parse(text: str, *, bare: bool) -> Any:
 def same(left: Any, right: Any) -> bool:
     """Equality of JSON values: texts folded, numbers as numbers, true is not 1."""
     if isinstance(left, str) and isinstance(right, str):
-        return fold(left) == fold(right)
+        return same_text(left, right)
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):

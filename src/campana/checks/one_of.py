@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from campana.checks._protocol import Check, Outcome
-from campana.checks._text import final_text, fold, shown
+from campana.checks._text import final_text, same_text, shown
 from campana.records import Answer, Item
 
 
@@ -26,8 +26,7 @@ class OneOf(Check):
     def score(self, item: Item, answer: Answer) -> Outcome:  # noqa: ARG002 - the texts are all in the check
         """1 or 0."""
         found = final_text(answer)
-        folded = fold(found, case_sensitive=self.case_sensitive)
         for value in self.values:
-            if folded == fold(value, case_sensitive=self.case_sensitive):
+            if same_text(found, value, case_sensitive=self.case_sensitive):
                 return Outcome(1.0, f"is {shown(value)}")
         return Outcome(0.0, f"expected one of {', '.join(map(shown, self.values))}, found {shown(found)}")

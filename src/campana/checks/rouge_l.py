@@ -12,7 +12,7 @@ import unicodedata
 from typing import Literal
 
 from campana.checks._protocol import Check, Outcome
-from campana.checks._text import final_text, words
+from campana.checks._text import final_text, runs
 from campana.records import Answer, Item
 
 
@@ -28,7 +28,7 @@ class RougeL(Check):
     def score(self, item: Item, answer: Answer) -> Outcome:
         """0..1; unscored without a reference that holds words."""
         references = self.references or ((item.reference,) if item.reference is not None else ())
-        references = tuple(reference for reference in references if words(reference))
+        references = tuple(reference for reference in references if runs(reference))
         if not references:
             return Outcome(None, "no reference to compare with")
         from rouge_score.rouge_scorer import RougeScorer
@@ -43,4 +43,4 @@ class _Words:
     """A tokenizer in the form that rouge-score takes."""
 
     def tokenize(self, text: str) -> list[str]:
-        return words(unicodedata.normalize("NFKC", text).casefold())
+        return runs(unicodedata.normalize("NFKC", text).casefold())
