@@ -282,3 +282,24 @@ def test_rows_are_found_in_any_batch_and_none_outside(run: Prepare) -> None:
             done.train.row(outside)
     empty = run({"a": rows(3)}, num_validation=0).validation
     assert (len(empty), empty.lengths.tolist()) == (0, [])
+
+
+def test_plain_text_is_learned_with_a_template_without_roles_and_refused_by_one_that_needs_a_question(run: Prepare) -> None:
+    from campana.data.formats.text import Text
+
+    texts = [{"text": f"once upon a time there were {number} rows"} for number in range(8)]
+    done = run({"a": texts}, formats={"a": Text()}, template_name="plain", num_validation=0)
+    assert len(done.train) == 8
+    assert (done.train.num_supervised == done.train.lengths - 1).all()
+    with pytest.raises(DataError, match="0 usable ones") as caught:
+        run({"a": texts}, formats={"a": Text()}, num_validation=0)
+    assert "refused by the template 8" in (caught.value.hint or "")
+
+
+def test_the_hash_order_is_pinned_for_ever(write_rows: Callable[..., Path]) -> None:
+    from campana.data.survey import digest, survey
+
+    conversation = Alpaca().read({"instruction": "你好", "output": "hi"}, "x:1")
+    assert digest(conversation).hex() == "44749171f505b7b2c80c769c30b9ac9a"
+    found = survey({"a": write_rows("a.jsonl", rows(8))}, {"a": Alpaca()}, seed=3, on_rows=lambda *_: None)
+    assert found["a"].ordinals.tolist() == [1, 0, 5, 4, 6, 7, 3, 2]
