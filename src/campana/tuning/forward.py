@@ -37,6 +37,13 @@ def base_of(model: Any) -> PreTrainedModel:
     return inner() if inner is not None else model
 
 
+def _lower_frozen(decoder: torch.nn.Module, compute: torch.dtype) -> None:
+    """Store frozen matrices in the type they are multiplied in: half the memory, and no cast in every pass. What learns stays fp32."""
+    for module in decoder.modules():
+        if type(module) is torch.nn.Linear and not module.weight.requires_grad:
+            module.weight.data = module.weight.data.to(compute)
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A model that is ready to be run on packs."""
@@ -55,6 +62,8 @@ class Network:
         """Put our attention into the model, in place, where its layers allow it."""
         base = base_of(model)
         compute = torch.bfloat16 if precision == "bf16" else torch.float32
+        if compute != torch.float32:
+            _lower_frozen(base.get_decoder(), compute)
         whole = attention.supports(base.config)
         if whole:
             attention.register()

@@ -90,7 +90,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
     """Everything that a run needs, before its first step."""
     from campana.data.prepared import PreparedRows
     from campana.models.load import load_model
-    from campana.tuning import kernels, optimizer, proof
+    from campana.tuning import kernels, machine, optimizer, proof
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.forward import Network, dropouts_of
     from campana.tuning.loop import Run
@@ -99,13 +99,14 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
     _refuse_empty(train, "train")
     plan = plan_of(job, train)
     with clock("load"):
-        kernels.keep_memory()
+        machine.keep_memory()
         base: Any = load_model(job.model_dir)
         base.to(_device())
         rows = proof.sample(train)
         expected = proof.reference(base, rows)
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
+        kernels.fuse(model, lora=job.precision == "fp32")
         network = Network.of(model, job.precision)
         proof.check(network, rows, expected, job.precision)
     learning = optimizer.learning_parameters(model)

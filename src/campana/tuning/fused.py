@@ -1,0 +1,87 @@
+"""Hand-fused operations, each with its gradient written out: fewer passes over memory, and less kept for the backward pass.
+
+Plain torch calls, so they run wherever torch runs, in the order of operations of transformers' own modules to within rounding;
+`kernels.fuse` puts them in only after comparing both on numbers. Shapes: T tokens, D features, F features between the MLP's
+matrices, R rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RmsNorm(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension. Keeps x and one number a row; plain autograd keeps x twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        """(..., D) -> (..., D)."""
+        norm_T1 = torch.linalg.vector_norm(x_TD, dim=-1, keepdim=True)
+        inverse_T1 = norm_T1.square_().div_(x_TD.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x_TD, inverse_T1, weight_D)
+        return torch.mul(x_TD, inverse_T1).mul_(weight_D)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and of the weight, where it learns."""
+        (grad_TD,) = grads
+        x_TD, inverse_T1, weight_D = ctx.saved_tensors
+        unit_TD = x_TD * inverse_T1
+        product_TD = grad_TD * unit_TD
+        grad_weight = product_TD.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weight, None
+        mean_T1 = torch.matmul(product_TD, weight_D).div_(x_TD.shape[-1]).unsqueeze(-1)
+        grad_x = torch.mul(grad_TD, weight_D).addcmul_(unit_TD, mean_T1, value=-1.0).mul_(inverse_T1)
+        return grad_x, grad_weight, None
+
+
+class SwiGlu(torch.autograd.Function):
+    """silu(gate) * up. Keeps gate and up alone; silu(gate) is computed again for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_TF: Tensor, up_TF: Tensor) -> Tensor:
+        """(..., F) twice -> (..., F)."""
+        ctx.save_for_backward(gate_TF, up_TF)
+        return torch.nn.functional.silu(gate_TF).mul_(up_TF)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of gate and up."""
+        (grad_TF,) = grads
+        gate_TF, up_TF = ctx.saved_tensors
+        grad_up = torch.nn.functional.silu(gate_TF).mul_(grad_TF)
+        grad_gate = torch.ops.aten.silu_backward(grad_TF * up_TF, gate_TF)
+        return grad_gate, grad_up
+
+
+class LoraLinear(torch.autograd.Function):
+    """x (W + scale B A)' + bias with W frozen, the sum formed anew in each pass: one large product forward, one backward.
+
+    Beside W x + scale B (A x) this saves three passes over an output-sized tensor and two thin products a layer; forming the sum
+    costs one pass over W. It is what the merged model computes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, weight: Tensor, bias: Tensor | None, a_RD: Tensor, b_FR: Tensor, scale: float) -> Tensor:
+        """(..., D) -> (..., F)."""
+        ctx.save_for_backward(x_TD, weight, a_RD, b_FR)
+        ctx.scale = scale
+        return torch.nn.functional.linear(x_TD, torch.addmm(weight, b_FR, a_RD, alpha=scale), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x (where it is needed), A and B. W and its bias are frozen."""
+        x, weight, a_RD, b_FR = ctx.saved_tensors
+        x_TD, grad_TF = x.flatten(0, -2), grads[0].flatten(0, -2)
+        inner_TR = x_TD @ a_RD.t()
+        grad_inner_TR = (grad_TF @ b_FR).mul_(ctx.scale)
+        grad_a = grad_inner_TR.t() @ x_TD
+        grad_b = (grad_TF.t() @ inner_TR).mul_(ctx.scale)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_TF @ torch.addmm(weight, b_FR, a_RD, alpha=ctx.scale)).view(x.shape)
+        return grad_x, None, None, grad_a, grad_b, None
