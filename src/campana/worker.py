@@ -8,6 +8,7 @@ It owns what a process is: its lock, its threads, where its output goes, and tha
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import ctypes
 import json
@@ -18,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from campana.core.lock import KeyLock
 from campana.core.store import Store
@@ -140,5 +141,16 @@ def _become_torchrun(task_path: Path, ranks: int, lock: KeyLock) -> None:
     os.execv(sys.executable, [*argv, "-m", "campana.worker", str(task_path), "--rank"])
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process at once, after what was registered to be done at its end.
+
+    Taking a torch-sized interpreter apart costs over a second, and more in a fork, where it copies every page that it touches.
+    """
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage] # as `multiprocessing` does in its children, there is no public name
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -14,6 +14,7 @@ Messages, each a JSON object in one packet:
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -222,9 +223,13 @@ def _obey(request: dict[str, Any], link: socket.socket, children: dict[int, str]
         for pid in [pid for pid, key in children.items() if key == request["key"]]:
             _send(pid, request["number"])
         return None
-    for name in request["imports"]:
+    missing = [name for name in request["imports"] if name not in sys.modules]
+    for name in missing:
         with contextlib.suppress(Exception):  # the stage itself will say it, in its own process
             importlib.import_module(name)
+    if missing:
+        gc.collect()
+        gc.freeze()  # or the first collection in a child would copy every page of what was imported
     server = os.getpid()
     can_fork = _num_threads() == 1
     pid = os.fork() if can_fork else -1
