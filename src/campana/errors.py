@@ -49,5 +49,5 @@ class StoreError(UserError):
     """The store cannot be read or written."""
 
 
-class StageFailed(CampanaError):
+class StageFailed(CampanaError):  # noqa: N818  # what happened to a stage, not always a mistake
     """A stage ended with an error."""
