@@ -1,12 +1,12 @@
 """The tree of exceptions. A user's mistake is a `UserError`: it is shown without a traceback.
 
-    CampanaError
-    ├── UserError            what, where, and what to type next
-    │   ├── StudyError       the study file is wrong (exit code 2)
-    │   ├── DataError        a data file or one of its rows is wrong
-    │   ├── ModelError       a model cannot be had, read or trusted
-    │   └── StoreError       the store cannot be read or written (disk full, read-only, damaged)
-    └── StageFailed          a stage ended with an error; its own message is inside (exit code 1)
+CampanaError
+├── UserError            what, where, and what to type next
+│   ├── StudyError       the study file is wrong (exit code 2)
+│   ├── DataError        a data file or one of its rows is wrong
+│   ├── ModelError       a model cannot be had, read or trusted
+│   └── StoreError       the store cannot be read or written (disk full, read-only, damaged)
+└── StageFailed          a stage ended with an error; its own message is inside (exit code 1)
 """
 
 

@@ -152,4 +152,3 @@ def part_of(group: str) -> Any:
         return value
 
     return BeforeValidator(resolve)
-
