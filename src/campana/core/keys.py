@@ -138,8 +138,8 @@ def _input_recipes(difference: Difference, recipes: Callable[[str], Recipe | Non
 
 
 def _compare(path: str, left: Any, right: Any) -> list[Difference]:
-    if left is right:
-        return []
+    if left is right or (type(left) is type(right) and isinstance(left, (str, int)) and left == right):
+        return []  # the common case; what decides is the canonical form below
     if isinstance(left, Mapping) and isinstance(right, Mapping):
         one, other = cast("Mapping[str, Any]", left), cast("Mapping[str, Any]", right)
         names = [*one, *(name for name in other if name not in one)]
