@@ -52,8 +52,9 @@ class Study:
 
     @property
     def targets(self) -> tuple[Stage, ...]:
-        """What must be built for the answer."""
-        return (self.measure,)
+        """What must be built for the answer and for all that its report shows: a stage that was set aside is built again."""
+        kept = (stage for arm in self.arms for stage in (*arm.stages.tuning, *arm.stages.generate.values(), *arm.stages.check.values()))
+        return (self.measure, *kept)
 
 
 def load_study(path: Path, *, digest: Digest = digest_path, cores: int | None = None) -> Study:
