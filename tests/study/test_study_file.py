@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from campana.errors import StudyError
+from campana.errors import DataError, StudyError
 from campana.study import Study, StudyFile, build_study, load_study
 from campana.study.reading import parse_document, read_document
 
@@ -186,3 +186,12 @@ def test_excluded_combinations_are_no_arms(edited: Edited) -> None:
     study = edited("baselines:", "exclude: [{method: full, size: large}]\nbaselines:")
     assert "method=full size=large" not in [arm.name for arm in study.arms]
     assert study.measure.spec.contrasts[0].left == ("method=lora size=small",)  # type: ignore[attr-defined]
+
+
+def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
+    path = folder / "questions.jsonl"
+    text = path.read_text(encoding="utf-8").replace('"kind": "number", "value": 2', '"kind": "numbr", "value": 2')
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match="number") as caught:
+        load_study(folder / "study.yaml", cores=1)
+    assert "q2" in str(caught.value)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from campana.checks import parse_checks
 from campana.core.spec import Resources, Source, Stage
 from campana.data.format import Format
+from campana.data.suites import read_suite
 from campana.errors import StudyError
 from campana.generation.engine import Greedy, Sample
 from campana.models.parse import parse_source
@@ -59,6 +61,7 @@ class Wiring:
         self._sources: dict[Path, Source] = {}
         self._models: dict[str, Stage] = {}
         self._formats: dict[str, Format] = {}
+        self._suites_read: set[str] = set()
 
     def stages(self, arm: str, recipe: ArmRecipe) -> ArmStages:
         """All stages of an arm. Unknown names and missing files raise StudyError."""
@@ -67,7 +70,7 @@ class Wiring:
         if suite_name not in self._file.suites:
             raise StudyError(f"unknown suite {suite_name!r}", where="generate.suite", hint=nearest(suite_name, list(self._file.suites)))
         suite = self._file.suites[suite_name]
-        suite_source = self._source(suite.path, f"suites.{suite_name}.path")
+        suite_source = self._suite(suite_name)
         prepare, data_names = self._prepare(recipe, model) if recipe.tune else (None, {})
         trials, select = self._search(arm, recipe.tune, model, prepare)
         tune: dict[int, Stage] = {}
@@ -96,6 +99,16 @@ class Wiring:
         if path not in self._sources:
             self._sources[path] = Source(self._digest(path), path)
         return self._sources[path]
+
+    def _suite(self, name: str) -> Source:
+        """The suite's file, read once here, so that a wrong item or check is told before anything is trained."""
+        suite = self._file.suites[name]
+        source = self._source(suite.path, f"suites.{name}.path")
+        if name not in self._suites_read:
+            for item in read_suite(source.path, suite.format):
+                parse_checks(item)
+            self._suites_read.add(name)
+        return source
 
     def _model(self, name: str) -> Stage:
         if name not in self._file.models:
