@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -160,3 +161,25 @@ def test_a_debugger_gets_the_error_as_it_was_raised(store: Store, tmp_path: Path
         run([bad], store, Inline(raise_errors=True))
     assert [attempt.outcome for attempt in store.attempts(bad.key)] == ["failed"]
     assert run([bad], store, Inline()).is_complete
+
+
+def test_inline_runs_a_stage_of_many_ranks_as_one(store: Store) -> None:
+    stage = Stage(Grow(text="a"), resources=Resources(cores=2, ranks=2), label="a")
+    assert run([stage], store, Inline()).is_complete
+    assert store.manifest(stage.key).execution["resources"]["ranks"] == 1
+
+
+def test_ctrl_c_in_an_inline_stage_leaves_a_resumable_state(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = grow("a")
+
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Grow, "_take_time", interrupted)
+    result = run([stage], store, Inline())
+    assert result.interrupted
+    assert [attempt.outcome for attempt in store.attempts(stage.key)] == ["killed"]
+    assert not store.is_running(stage.key)
+    monkeypatch.undo()
+    assert run([stage], store, Inline()).built == (stage.key,)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the handlers are given back"

@@ -49,7 +49,7 @@ def test_a_completion_does_not_depend_on_the_others(
     model = models(family)
     everything = run(Packed(), model, requests, sampling)
 
-    @settings(deadline=None, max_examples=5)
+    @settings(deadline=None, max_examples=4)
     @given(st.sets(st.sampled_from(range(len(requests))), min_size=1), st.integers(1, 70), st.integers(1, 300))
     def law(chosen: set[int], max_rows: int, prefill_tokens: int) -> None:
         some = [requests[place] for place in sorted(chosen)]
@@ -95,6 +95,25 @@ def test_products_in_blocks_give_the_same_answers(
     monkeypatch.setattr(invariance, "rows_are_independent", only_in_blocks)
     assert run(Packed(), model, requests, Greedy()) == whole
     assert tried == [None, lean.QUANTUM]
+
+
+def test_with_thread_counts_that_split_vectors_rows_are_still_independent() -> None:
+    """Three threads share 4,864 x 32 elements at places that are not whole vectors: then two threads compute."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    sizes = {"vocab_size": 100, "hidden_size": 64, "intermediate_size": 4864, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2)).eval()
+    before = torch.get_num_threads()
+    try:
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            with lean.lent(model) as forward:
+                invariance.settle(forward, longest_pass=128, most_rows=128)
+                assert invariance.elements_are_independent(forward, [32, 64, 96, 128, 160], [])
+                assert forward.num_threads <= num_threads
+                assert torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_machine_whose_rows_depend_on_their_place_is_refused(

@@ -94,8 +94,9 @@ def test_the_same_job_gives_the_same_bytes(make_job: Make, progress: Any) -> Non
     assert_same_files(first, second)
 
 
-@pytest.mark.parametrize("method", [None, Lora(rank=4, dropout=0.2)], ids=["full", "lora with dropout"])
-@pytest.mark.parametrize("calls", [1, 9, 20])
+@pytest.mark.parametrize(
+    ("method", "calls"), [(None, 1), (None, 17), (Lora(rank=4, dropout=0.2), 9)], ids=["full, at once", "full, late", "lora with dropout"]
+)
 def test_a_killed_run_resumes_to_the_same_bytes(make_job: Make, progress: Any, method: Any, calls: int) -> None:
     fields = {"checkpoint_seconds": 0.0, **({"method": method} if method else {})}
     undisturbed, killed = make_job("undisturbed", **fields), make_job("killed", **fields)
@@ -191,8 +192,8 @@ def test_dropout_follows_from_the_seed(make_job: Make, progress: Any) -> None:
     assert [row["loss"] for row in rows(dropless) if "loss" in row] != first
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "wsd"])
-def test_every_schedule_lowers_the_loss(make_job: Make, progress: Any, schedule: Any) -> None:
+@pytest.mark.parametrize("schedule", ["constant", "wsd"])
+def test_other_schedules_lower_the_loss_too(make_job: Make, progress: Any, schedule: Any) -> None:
     job = make_job(schedule=Schedule(kind=schedule, warmup=0.1), export=False, num_evaluations=1)
     tune(job, progress)
     assert result(job)["final_validation_loss"] < result(job)["initial_validation_loss"]

@@ -6,6 +6,7 @@ run([report], store, Inline(raise_errors=True))   # an error reaches the debugge
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from campana.core.executor import Ended, Hear, Job, Notice
@@ -26,6 +27,7 @@ class Inline:
     def start(self, job: Job, hear: Hear) -> None:
         """Build the stage before returning."""
         task = Task.read(job.task_path)
+        task = replace(task, resources=replace(task.resources, ranks=1))  # one process is one rank
         error = perform(task, Store(Path(task.store)), lambda row: hear(Notice(job.key, row)), raise_errors=self._raise_errors)
         hear(Ended(job.key, 0 if error is None else 1))
 

@@ -1,12 +1,16 @@
 """The proof, at the start of every run, that a lent model computes what transformers computes, and each row by itself.
 
-It owns two questions. Are matrix products the same to the bit for a row, whatever the number of rows and its place among them? If not (on
-another BLAS), products are done in blocks of one fixed size, in which only the place could matter. And do the logits of a prompt and one
-step agree with the model's own forward, alone and among others? If not, the run stops: it never goes on with answers that it cannot repeat.
+It owns three questions.
+- Are matrix products the same to the bit for a row, whatever the number of rows and its place among them? If not (another BLAS), they are
+  done in blocks of one fixed size, in which only the place could matter.
+- Are element-wise kernels? torch computes what is left of a thread's share after its vectors in scalar code, whose `exp` rounds otherwise,
+  and shares of three threads end at odd places. If not, the passes run with two threads, whose shares are whole vectors.
+- Do the logits of a prompt and one step agree with the model's own forward, alone and among others?
+Where no way is left the run stops: it never goes on with answers that it cannot repeat.
 
     expected = plain_logits(model, probe)          # before the loan
     with lent(model) as forward:
-        settle_products(forward, longest_pass=1024)
+        settle(forward, longest_pass=1024, most_rows=128)
         prove(forward, probe, expected)
 
 Legend: V vocabulary, R rows, I features in.
@@ -15,6 +19,7 @@ Legend: V vocabulary, R rows, I features in.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,19 +54,44 @@ def plain_logits(model: PreTrainedModel, probe: Sequence[int]) -> Tensor:
     return logits[0, -1].float()
 
 
-def settle_products(forward: Lent, longest_pass: int) -> None:
-    """Let products take all rows at once where that is row by row the same to the bit, else in blocks of `QUANTUM` rows.
-
-    ModelError: not even then.
+def settle(forward: Lent, longest_pass: int, most_rows: int) -> None:
+    """Choose the fastest way of computing in which rows are independent: all rows of a product at once or in blocks of `QUANTUM`; all
+    threads or two. ModelError: there is none.
     """
     sizes = [size for size in _SIZES if size < longest_pass] + [-(-longest_pass // QUANTUM) * QUANTUM]
-    for forward.block_rows in (None, QUANTUM):
-        if rows_are_independent(forward, sizes):
-            return
+    few = [size for size in sizes if size < most_rows + QUANTUM]
+    all_threads = forward.num_threads
+    for num_threads in dict.fromkeys((all_threads, min(2, all_threads))):
+        forward.num_threads = num_threads
+        if not elements_are_independent(forward, sizes, few):
+            continue
+        for block_rows in (None, QUANTUM):
+            forward.block_rows = block_rows
+            if rows_are_independent(forward, sizes):
+                return
     raise ModelError(
-        "on this machine a row of a matrix product depends on its place in the matrix, so an answer would depend on its batch",
+        "on this machine what is computed for a row depends on its place in the matrix, so an answer would depend on its batch",
         hint="generate: {engine: transformers}",
     )
+
+
+def elements_are_independent(forward: Lent, sizes: Sequence[int], few: Sequence[int]) -> bool:
+    """Whether element-wise kernels give the same bits for a row, in both layouts, whatever the number of rows and its place. The width of
+    the vocabulary (a final soft-cap) is tried for `few` numbers of rows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocab_size = forward.vocab_size
+    for width in forward.widths:
+        tried = few if width == vocab_size else sizes
+        x_RI = torch.randn(max(tried), width, generator=generator)
+        for size, kernel, by_rows in product(tried, (torch.nn.functional.silu, torch.tanh), (True, False)):
+            part = x_RI[:size] if by_rows else x_RI[:size].t().contiguous().t()
+            with forward.threads():
+                expected, moved = kernel(part), kernel(part.roll(7, dims=0) if by_rows else part.t().roll(7, dims=1).t())
+                first = kernel(x_RI[:QUANTUM])
+            if not torch.equal(moved.roll(-7, dims=0), expected) or not torch.equal(first, expected[:QUANTUM]):
+                return False
+    return True
 
 
 def rows_are_independent(forward: Lent, sizes: Sequence[int]) -> bool:
@@ -70,7 +100,7 @@ def rows_are_independent(forward: Lent, sizes: Sequence[int]) -> bool:
     for module in forward.linears:
         tried = [size for size in sizes if size <= 2 * QUANTUM or module.weight.numel() < _BIG_WEIGHT]
         x_RI = torch.randn(max(tried), module.in_features, generator=generator).to(module.weight.dtype)
-        with torch.no_grad():
+        with torch.no_grad(), forward.threads():
             expected = forward.linear(module, x_RI)
             for size in tried:
                 moved = x_RI[:size].roll(7, dims=0)

@@ -46,12 +46,39 @@ class Lent:
         self._model = model
         self.block_rows: int | None = None
         """None: a matrix product takes all rows at once. Else it is done in blocks of so many."""
+        self.num_threads = torch.get_num_threads()
+        """Threads of a pass."""
 
     @property
     def linears(self) -> list[nn.Linear]:
         """The model's linear layers, one of each shape."""
         found = {(m.weight.shape, m.weight.dtype, _bias(m) is None): m for m in self._model.modules() if type(m) is nn.Linear}
         return list(found.values())
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the output layer."""
+        return self._model.config.get_text_config().vocab_size
+
+    @property
+    def widths(self) -> list[int]:
+        """Sizes of the rows that element-wise kernels see."""
+        config = self._model.config.get_text_config()
+        capped = getattr(config, "final_logit_softcapping", None) is not None
+        return sorted({m.weight.shape[0] for m in self.linears if capped or m.weight.shape[0] != self.vocab_size})
+
+    @contextmanager
+    def threads(self) -> Generator[None]:
+        """Within it torch works with `num_threads`."""
+        before = torch.get_num_threads()
+        if before == self.num_threads:
+            yield
+            return
+        torch.set_num_threads(self.num_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def __call__(self, token_ids: Sequence[int], positions: Sequence[int], work: PromptPass | StepPass, keep: Sequence[int]) -> Tensor:
         """Logits (at least len(keep), V) at the places `keep`; rows after those are padding."""
@@ -61,7 +88,7 @@ class Lent:
         kept: int | Tensor = 0
         if len(keep) != len(token_ids):
             kept = torch.tensor([*keep, *[keep[-1]] * (-len(keep) % QUANTUM)])
-        with torch.no_grad():
+        with torch.no_grad(), self.threads():
             out = self._model(input_ids=ids, position_ids=places, use_cache=False, logits_to_keep=kept, campana_pass=work)
         logits: Tensor = out.logits[0]
         return logits

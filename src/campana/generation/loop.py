@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from campana.errors import ModelError
 from campana.generation.engine import Completion, Greedy, Phases, Request, Sample
-from campana.generation.invariance import PROBE_TOKENS, plain_logits, prove, settle_products
+from campana.generation.invariance import PROBE_TOKENS, plain_logits, prove, settle
 from campana.generation.kv import Row, Shelf, capacity_for
 from campana.generation.lean import QUANTUM, Lent, lent
 from campana.generation.passes import read_prompts, read_step
@@ -122,11 +122,11 @@ def complete(
     probe = probe if len(probe) > 1 else probe * 2
     expected = plain_logits(model, probe)
     with lent(model) as forward:
-        longest = max(len(request.prompt_ids) for request in requests)
-        settle_products(forward, max(longest, min(prefill_tokens, sum(len(request.prompt_ids) for request in requests)), max_rows))
+        lengths = [len(request.prompt_ids) for request in requests]
+        rows = min(max_rows, len(requests), affordable_rows(model, max(lengths) + max_new_tokens))
+        settle(forward, longest_pass=max(*lengths, min(prefill_tokens, sum(lengths)), rows), most_rows=rows)
         prove(forward, probe, expected)
         phases.prefill_seconds += time.perf_counter() - started
-        rows = min(max_rows, affordable_rows(model, longest + max_new_tokens))
         loop = _Loop(forward, requests, sampling, max_new_tokens, stop_ids, rows, prefill_tokens)
         while not loop.is_done:
             yield from _timed(loop, on_tokens, phases)

