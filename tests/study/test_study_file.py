@@ -195,3 +195,8 @@ def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
     with pytest.raises(DataError, match="number") as caught:
         load_study(folder / "study.yaml", cores=1)
     assert "q2" in str(caught.value)
+
+
+def test_a_data_set_of_a_hub_that_is_not_here_is_told(edited: Edited) -> None:
+    with pytest.raises(DataError, match="certainly-not-here"):
+        edited("path: rows.jsonl", 'path: "hf:someone/certainly-not-here@abc123"')

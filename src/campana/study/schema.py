@@ -30,7 +30,7 @@ class DataSet(Section):
     """Instruction data."""
 
     path: str
-    """A JSON, JSONL or Parquet file, beside the study file or absolute."""
+    """A JSON, JSONL or Parquet file or a folder of them, beside the study file or absolute; or `hf:org/name@revision`."""
     format: Any = "auto"
     """`alpaca`, `sharegpt`, `messages`, `text`, a `{kind: ...}` with its options, or `auto`: told from the first rows."""
     language: str | None = None

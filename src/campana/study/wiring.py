@@ -9,6 +9,7 @@ from typing import Any
 
 from campana.checks import parse_checks
 from campana.core.spec import Resources, Source, Stage
+from campana.data.files import locate_data
 from campana.data.format import Format
 from campana.data.suites import read_suite
 from campana.errors import StudyError
@@ -89,7 +90,7 @@ class Wiring:
         return ArmStages(model, prepare, trials, select, tune, generate, check, data_names)
 
     def _path(self, text: str, place: str) -> Path:
-        path = self._base_dir / Path(text).expanduser()
+        path = locate_data(text) if text.startswith("hf:") else self._base_dir / Path(text).expanduser()
         if not path.exists():
             raise StudyError(f"no such file: {text}", where=place, hint=f"looked for {path}; paths are relative to the study file")
         return path.resolve()
