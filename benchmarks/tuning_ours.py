@@ -23,7 +23,6 @@ import numpy as np
 PROFILES: dict[str, tuple[float, float, int]] = {"chat": (45.0, 0.35, 256), "mixed": (300.0, 0.5, 1024), "long": (1000.0, 0.02, 1024)}
 """Name -> median length, sigma of its logarithm, longest row."""
 SUPERVISED_SHARE = 0.66
-BATCH_TOKENS = 4096
 
 
 def main() -> None:
@@ -33,7 +32,8 @@ def main() -> None:
     parser.add_argument("--profiles", nargs="+", choices=list(PROFILES), default=list(PROFILES))
     parser.add_argument("--methods", nargs="+", choices=["full", "lora"], default=["full", "lora"])
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--steps", type=int, default=2, help=f"optimiser steps of {BATCH_TOKENS} tokens each")
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of a step")
     parser.add_argument("--micro", type=int, default=2048, help="micro_batch_tokens")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -46,6 +46,7 @@ def main() -> None:
         for method in arguments.methods:
             command = [sys.executable, __file__, "--one", "--model", str(arguments.model), "--profiles", profile, "--methods", method]
             command += ["--precision", arguments.precision, "--steps", str(arguments.steps), "--micro", str(arguments.micro)]
+            command += ["--batch-tokens", str(arguments.batch_tokens)]
             output = subprocess.run([*command, "--threads", str(arguments.threads)], check=True, stdout=subprocess.PIPE, text=True).stdout
             result = json.loads(output.splitlines()[-1])
             results[f"{profile}/{method}"] = result
@@ -67,7 +68,7 @@ def measure(arguments: argparse.Namespace, profile: str, method_name: str) -> di
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         vocabulary = json.loads((arguments.model / "config.json").read_text())["vocab_size"]
-        write_rows(folder / "train.arrow", profile, arguments.steps * BATCH_TOKENS, vocabulary)
+        write_rows(folder / "train.arrow", profile, arguments.steps * arguments.batch_tokens, vocabulary)
         write_rows(folder / "validation.arrow", profile, 0, vocabulary)
         job = TuneJob(
             model_dir=arguments.model,
@@ -77,7 +78,7 @@ def measure(arguments: argparse.Namespace, profile: str, method_name: str) -> di
             method=Full() if method_name == "full" else Lora(rank=16),
             learning_rate=1e-5 if method_name == "full" else 1e-4,
             epochs=1.0,
-            batch_tokens=BATCH_TOKENS,
+            batch_tokens=arguments.batch_tokens,
             schedule=Schedule(),
             optimizer=AdamW(),
             max_grad_norm=1.0,
