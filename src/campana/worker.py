@@ -26,6 +26,7 @@ from campana.core.store import Store
 from campana.core.task import Task
 from campana.core.work import LOG_NAME, clear_ranks, perform, run_rank
 from campana.errors import CampanaError, StoreError
+from campana.models.cache import default_cache_dir
 
 BUILT, FAILED, WRONG = 0, 1, 2
 PR_SET_PDEATHSIG = 1
@@ -64,9 +65,9 @@ def _build(task_path: Path, lock_descriptor: int | None, is_rank: bool, tell: Ca
     _log_to(log_path, 1, 2)
     rank = int(os.environ["RANK"]) if is_rank else 0
     if rank > 0:
-        run_rank(task, store, rank)
+        run_rank(task, store, rank, default_cache_dir(os.environ))
         return BUILT
-    error = perform(task, store, tell)
+    error = perform(task, store, tell, cache_dir=default_cache_dir(os.environ))
     if lock is not None:
         lock.release()
     if error is None:

@@ -103,7 +103,7 @@ def campana() -> Campana:
     def call(*words: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "random"}
         done = subprocess.run(
-            [sys.executable, "-m", "campana.cli.app", *map(str, words)],
+            [sys.executable, "-m", "campana", *map(str, words)],
             cwd=cwd,
             env=environment,
             capture_output=True,

@@ -58,6 +58,32 @@ def test_a_finished_study_has_nothing_to_do(finished: Path, campana: Campana) ->
     assert (finished / ".campana/reports/study/report.json").read_bytes() == before
 
 
+def test_a_finished_study_is_told_where_nothing_can_be_written(finished: Path, campana: Campana, tmp_path: Path) -> None:
+    folder = copy_of(finished, tmp_path / "fixed", store=True)
+    store = folder / ".campana"
+    shutil.rmtree(store / "reports")
+    command = [
+        shutil.which("unshare") or "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f'mount --bind "{store}" "{store}" && mount -o remount,ro,bind "{store}" && "$@"',
+        "sh",
+    ]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("read-only mounts need root and unshare")
+    run = [sys.executable, "-m", "campana", "run", "study.yaml"]
+    plain = subprocess.run([*command, *run], cwd=folder, capture_output=True, text=True, check=False)
+    assert plain.returncode == 2, plain.stderr
+    assert report_of(finished)["answer"]["sentence"][:30] in plain.stdout.replace("\n", " ")
+    assert "--output" in plain.stderr
+    outside = subprocess.run([*command, *run, "--output", str(tmp_path / "page")], cwd=folder, capture_output=True, text=True, check=False)
+    assert outside.returncode == 0, outside.stderr
+    assert (tmp_path / "page/report.html").is_file()
+
+
 def test_one_arms_learning_rate_reruns_that_arm_alone(finished: Path, campana: Campana, tmp_path: Path) -> None:
     folder = copy_of(finished, tmp_path / "moved", store=True)  # A moved store is all hits.
     assert set(plan_of(campana, folder)) == {"built"}

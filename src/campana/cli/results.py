@@ -62,16 +62,24 @@ def default_report_dir(study: Study, store: Store) -> Path:
 def write_report(study: Study, store: Store, output: Path | None) -> tuple[dict[str, Any], Path]:
     """Write report.json and report.html; returns the report and the page's path. What is there and unchanged is left alone."""
     report = gather(study, store)
-    folder = output or default_report_dir(study, store)
-    folder.mkdir(parents=True, exist_ok=True)
+    return report, publish_report(report, output or default_report_dir(study, store))
+
+
+def publish_report(report: dict[str, Any], folder: Path) -> Path:
+    """Write a report's two files; returns the page's path."""
     data_path, page_path = folder / "report.json", folder / "report.html"
     text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
     if page_path.is_file() and data_path.is_file() and data_path.read_text(encoding="utf-8") == text:
-        return report, page_path
+        return page_path
     from campana.report.page import render
 
-    for path, content in ((page_path, render(report)), (data_path, text)):  # The data last: it says that the page is of it.
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(path)
-    return report, page_path
+    contents = ((page_path, render(report)), (data_path, text))  # The data last: it says that the page is of it.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, content in contents:
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_text(content, encoding="utf-8")
+            partial.replace(path)
+    except OSError as error:
+        raise UserError(f"the report cannot be written: {error.strerror}", where=str(folder), hint="give a folder: --output DIR") from error
+    return page_path

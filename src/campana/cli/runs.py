@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from campana.cli.live import Console
 from campana.cli.plans import Opened, open_study
-from campana.cli.results import write_report
+from campana.cli.results import default_report_dir, publish_report
 from campana.core.executor import Executor
 from campana.core.graph import by_key
 from campana.core.runner import run
-from campana.errors import UserError
+from campana.errors import StoreError, UserError
+from campana.models.cache import default_cache_dir
+from campana.outcome import gather
 
 BUILT, FAILED, INTERRUPTED = 0, 1, 130
 
@@ -23,7 +26,7 @@ def run_study(study_path: Path, store_path: Path, executor_name: str, output: Pa
     it shows what is built and lists what is missing.
     """
     opened = open_study(study_path, store_path)
-    opened.store.record_run(opened.study.name, list(by_key(opened.study.targets)))
+    _record(opened)
     executor = _executor(executor_name)
     try:
         with Console() as console:
@@ -42,11 +45,21 @@ def run_study(study_path: Path, store_path: Path, executor_name: str, output: Pa
     return BUILT
 
 
+def _record(opened: Opened) -> None:
+    """Note what the run needs. A store that cannot be written is no reason to refuse a study that is built already."""
+    keys = list(by_key(opened.study.targets))
+    try:
+        opened.store.record_run(opened.study.name, keys)
+    except StoreError:
+        if not all(opened.store.has(key) for key in keys):
+            raise
+
+
 def _executor(name: str) -> Executor:
     if name == "inline":
         from campana.executors.inline import Inline
 
-        return Inline(raise_errors=True)
+        return Inline(raise_errors=True, cache_dir=default_cache_dir(os.environ))
     if name == "local":
         from campana.executors.local import Local
 
@@ -55,7 +68,11 @@ def _executor(name: str) -> Executor:
 
 
 def _tell(opened: Opened, output: Path | None) -> None:
+    """The answer first: it is worth reading even where the page cannot be written."""
     from campana.report.terminal import summary
 
-    report, page_path = write_report(opened.study, opened.store, output)
-    sys.stdout.write(summary(report, 100) + f"\n\nreport: {page_path}\n")
+    report = gather(opened.study, opened.store)
+    sys.stdout.write(summary(report, 100) + "\n")
+    sys.stdout.flush()
+    folder = output or default_report_dir(opened.study, opened.store)
+    sys.stdout.write(f"\nreport: {publish_report(report, folder)}\n")

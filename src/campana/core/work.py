@@ -52,17 +52,19 @@ class Throttle:
         self._tell({"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures})
 
 
-def perform(task: Task, store: Store, tell: Tell, *, raise_errors: bool = False) -> str | None:
+def perform(task: Task, store: Store, tell: Tell, *, cache_dir: Path | None = None, raise_errors: bool = False) -> str | None:
     """Build the task's key, whose lock the caller holds. Returns None, or why it failed, in words for a person.
 
-    The traceback of a failure goes to `work/<key>/log.txt`. `raise_errors` raises it instead, for a debugger.
+    The traceback of a failure goes to `work/<key>/log.txt`. `raise_errors` raises it instead, for a debugger. `cache_dir`: the
+    context's.
     """
     start = time.monotonic()
     try:
         out_dir, scratch_dir = store.begin(task.key)
         with _beating(lambda: store.touch(task.key)):
             spec = task.load_spec()
-            meter = _run(task, spec, store, out_dir, scratch_dir, tell)
+            context = Context(_inputs(task, store), out_dir, scratch_dir, task.resources, Throttle(tell), cache_dir)
+            meter = _run(task, spec, store, context)
             seconds = time.monotonic() - start
             store.publish(
                 task.key,
@@ -93,7 +95,7 @@ def clear_ranks(task: Task, store: Store) -> None:
         _rank_mark(store, task, rank).unlink(missing_ok=True)
 
 
-def run_rank(task: Task, store: Store, rank: int) -> None:
+def run_rank(task: Task, store: Store, rank: int, cache_dir: Path | None = None) -> None:
     """The work of a rank other than 0: the same `run` into the same folder, published by rank 0. Errors end the process."""
     work = store.work_dir(task.key)
     context = Context(
@@ -102,6 +104,7 @@ def run_rank(task: Task, store: Store, rank: int) -> None:
         scratch_dir=work / "scratch",
         resources=task.resources,
         progress=lambda *_, **__: None,
+        cache_dir=cache_dir,
     )
     while not context.out_dir.is_dir():  # rank 0 opens the try
         time.sleep(0.02)
@@ -109,11 +112,10 @@ def run_rank(task: Task, store: Store, rank: int) -> None:
     _rank_mark(store, task, rank).touch()
 
 
-def _run(task: Task, spec: StageSpec, store: Store, out_dir: Path, scratch_dir: Path, tell: Tell) -> Mapping[str, Any]:
+def _run(task: Task, spec: StageSpec, store: Store, context: Context) -> Mapping[str, Any]:
     marks = [_rank_mark(store, task, rank) for rank in range(1, task.resources.ranks)]
-    context = Context(_inputs(task, store), out_dir, scratch_dir, task.resources, Throttle(tell))
     meter = spec.run(context)
-    missing = [name for name in spec.outputs_to_check() if not (out_dir / name).exists()]
+    missing = [name for name in spec.outputs_to_check() if not (context.out_dir / name).exists()]
     if missing:
         raise StageFailed(f"the stage ended without writing {', '.join(missing)}", hint="this is a fault of the stage's code")
     try:

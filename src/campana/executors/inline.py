@@ -20,15 +20,22 @@ class Inline:
 
     is_serial = True
 
-    def __init__(self, *, raise_errors: bool = False) -> None:
-        """`raise_errors`: end the run by the first error of a stage, as it was raised."""
+    def __init__(self, *, raise_errors: bool = False, cache_dir: Path | None = None) -> None:
+        """`raise_errors`: end the run by the first error of a stage, as it was raised. `cache_dir`: where downloads are kept."""
         self._raise_errors = raise_errors
+        self._cache_dir = cache_dir
 
     def start(self, job: Job, hear: Hear) -> None:
         """Build the stage before returning."""
         task = Task.read(job.task_path)
         task = replace(task, resources=replace(task.resources, ranks=1))  # one process is one rank
-        error = perform(task, Store(Path(task.store)), lambda row: hear(Notice(job.key, row)), raise_errors=self._raise_errors)
+        error = perform(
+            task,
+            Store(Path(task.store)),
+            lambda row: hear(Notice(job.key, row)),
+            cache_dir=self._cache_dir,
+            raise_errors=self._raise_errors,
+        )
         hear(Ended(job.key, 0 if error is None else 1))
 
     def wait(self, seconds: float) -> None:

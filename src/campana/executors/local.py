@@ -24,6 +24,7 @@ from typing import Self
 
 from campana.core.executor import Ended, Hear, Job
 from campana.core.work import LOG_NAME
+from campana.executors.environment import task_environment
 from campana.executors.lines import Lines
 from campana.executors.prefork import PreforkServer
 
@@ -50,6 +51,7 @@ class _Child:
                 pass_fds=[job.lock_descriptor],
                 start_new_session=True,
                 bufsize=0,
+                env=task_environment(),
             )
         assert self.process.stdout is not None
         self.lines = Lines(job.key, self.process.stdout.fileno(), hear)

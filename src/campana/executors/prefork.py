@@ -31,6 +31,7 @@ from typing import Any, Protocol
 
 from campana.core.executor import Hear, Job
 from campana.core.work import LOG_NAME
+from campana.executors.environment import task_environment
 from campana.executors.lines import Lines
 from campana.parts import known
 
@@ -150,7 +151,7 @@ class PreforkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # numpy's BLAS would start its threads when it is imported
+                env={**task_environment(), "OPENBLAS_NUM_THREADS": "1"},  # numpy's BLAS would start its threads when it is imported
             )
             theirs.close()
             self._socket = ours
