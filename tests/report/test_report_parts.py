@@ -141,6 +141,7 @@ def test_figures_are_written_for_people(written: str, expected: str) -> None:
 def measured(verdict: str, mean: float | None, low: float | None, high: float | None, needed: dict | None = None) -> dict:
     difference = {"mean": mean, "low": low, "high": high, "standard_error": None, "degrees_of_freedom": None}
     contrast = {"name": "method: lora - full", "left": ["lora"], "right": ["full"], "primary": True, "difference": difference}
+    contrast |= {"pairs": [], "p_same_in_all_pairs": None}
     contrast |= {"interval_confidence": 0.95, "verdict": verdict, "needed": needed or {"prompts": None, "seeds": None}}
     return {"confidence": 0.95, "margin": 0.02, "contrasts": [contrast]}
 
@@ -176,6 +177,20 @@ def said(measure: dict, flops: tuple[float, float] = (61.0, 100.0)) -> str:
 )
 def test_the_sentence(measure: dict, expected: str) -> None:
     assert said(measure) == expected
+
+
+@pytest.mark.parametrize(("p_value", "tells"), [(0.01, True), (0.2, False), (None, False)])
+def test_the_sentence_tells_where_a_mean_over_arms_hides_something(p_value: float | None, tells: bool) -> None:
+    measure = measured("worse", -0.06, -0.1, -0.02)
+    shared = {"low": None, "high": None}
+    measure["contrasts"][0] |= {
+        "p_same_in_all_pairs": p_value,
+        "pairs": [
+            {"left": "lora", "right": "full", "levels": {"size": size}, "difference": {"mean": mean, **shared}}
+            for size, mean in (("s100", -0.127), ("s300", 0.009))
+        ],
+    }
+    assert said(measure).endswith("; not the same everywhere: -0.127 at s100, +0.009 at s300.") == tells
 
 
 def test_a_side_that_was_not_tuned_gives_a_price_and_no_ratio() -> None:

@@ -179,6 +179,39 @@ def test_a_side_of_several_arms_is_the_mean_of_its_pairs(tmp_path, study) -> Non
     assert both == pytest.approx((first + second) / 2)
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_difference_that_depends_on_another_factor_is_told(tmp_path, moved: bool) -> None:
+    """LoRA is behind with few rows and level with many, or behind with both: the mean over sizes cannot tell."""
+    rng = np.random.default_rng(1)
+    gaps = {"small": 0.5, "large": 0.0 if moved else 0.5}
+    scores, arms = {}, {}
+    for size, gap in gaps.items():
+        for method, level in (("full", 0.8), ("lora", 0.8 - gap)):
+            name = f"{method}-{size}"
+            scores[name] = write_scores(tmp_path / name, rng.random(180) < level)
+            arms[name] = ({"method": method, "size": size}, (name,))
+    contrast = ("lora - full", ("lora-small", "lora-large"), ("full-small", "full-large"), True)
+    (found,) = run(tmp_path / "out", scores, arms, [contrast])["contrasts"]
+    assert [pair["levels"] for pair in found["pairs"]] == [{"size": "small"}, {"size": "large"}]
+    assert np.mean([pair["difference"]["mean"] for pair in found["pairs"]]) == pytest.approx(found["difference"]["mean"])
+    assert found["pairs"][0]["difference"]["high"] < 0
+    assert (found["p_same_in_all_pairs"] < 0.05) == moved
+
+
+def test_equal_pairs_seldom_look_different(tmp_path) -> None:
+    """The test of sameness holds its level: 100 studies of three sizes whose true differences are equal."""
+    rng = np.random.default_rng(2)
+    arms = {f"{method}-{size}": ({"method": method, "size": str(size)}, (f"{method}-{size}",)) for method in "ab" for size in range(3)}
+    contrast = ("a - b", tuple(f"a-{size}" for size in range(3)), tuple(f"b-{size}" for size in range(3)), True)
+    alarms = 0
+    for study in range(100):
+        difficulty = rng.standard_normal(90)
+        scores = {name: write_scores(tmp_path / str(study) / name, rng.random(90) < 1 / (1 + np.exp(-difficulty))) for name in arms}
+        (found,) = run(tmp_path / "out", scores, arms, [contrast])["contrasts"]
+        alarms += found["p_same_in_all_pairs"] < 0.05
+    assert alarms <= 10  # 5 expected of 100 at most; 11 or more have a chance of 1%.
+
+
 @pytest.mark.parametrize(
     ("arms", "contrasts", "said"),
     [

@@ -1,6 +1,6 @@
 """What a task's process finds in its environment. What the person has set stays.
 
-    subprocess.Popen(argv, env=task_environment())
+subprocess.Popen(argv, env=task_environment())
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from typing import Any
 
 from campana.report import quantity as q
 
+MOST_PAIRS = 4
+"""Pairs of arms that a sentence names; of more, the extremes."""
+
 
 def answer(
     measure: Mapping[str, Any] | None, costs: Mapping[str, Any], arms: Sequence[Mapping[str, Any]], progress: tuple[int, int]
@@ -20,7 +23,7 @@ def answer(
     """{"sentence", "details": [...], "measured": {"sentence"}}; details are all contrasts, the primary first.
 
     `progress` is (stages built, stages in all), for the study that has no answer yet. A detail is {"contrast", "primary", "left",
-    "right", "sentence", "cost_ratio" of FLOPs or None, "measured": {"sentence", "cost_ratio" of seconds or None}}.
+    "right", "sentence", "cost_ratio" of FLOPs or None, "pairs", "measured": {"sentence", "cost_ratio" of seconds or None}}.
     """
     built, total = progress
     if measure is None or not measure["contrasts"]:
@@ -60,6 +63,8 @@ def _detail(
     flops = [_making(costs, contrast[side], "flops") for side in ("left", "right")]
     found = _found(contrast, left, right, measure)
     needed = _needed(contrast)
+    pairs = _pairs(contrast, arms)
+    varies = _varies(contrast, pairs, measure["confidence"])
     told = contrast["difference"]["mean"] is not None
     by_flops, by_time = (_price(flops, "FLOPs", q.flops), _price(seconds, "time", q.duration)) if told else ("", "")
     return {
@@ -67,9 +72,10 @@ def _detail(
         "primary": contrast["primary"],
         "left": left,
         "right": right,
-        "sentence": found + by_flops + needed + ".",
+        "sentence": found + by_flops + needed + varies + ".",
         "cost_ratio": _ratio(flops),
-        "measured": {"sentence": found + by_time + needed + ".", "cost_ratio": _ratio(seconds)},
+        "pairs": pairs,
+        "measured": {"sentence": found + by_time + needed + varies + ".", "cost_ratio": _ratio(seconds)},
     }
 
 
@@ -108,6 +114,26 @@ def _needed(contrast: Mapping[str, Any]) -> str:
     needed = contrast.get("needed") or {}
     ways = [f"{needed[unit]:,} more {unit if needed[unit] != 1 else unit[:-1]}" for unit in ("prompts", "seeds") if needed.get(unit)]
     return f"; about {' or '.join(ways)} would resolve it" if ways else ""
+
+
+def _pairs(contrast: Mapping[str, Any], arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each pair of arms of a contrast of several, by what they share: {"where", "left", "right", "difference"}."""
+    rows: list[dict[str, Any]] = []
+    for pair in contrast["pairs"]:
+        where = " · ".join(pair["levels"].values()) or f"{arms[pair['left']]['short']} - {arms[pair['right']]['short']}"
+        rows.append({"where": where, "left": pair["left"], "right": pair["right"], "difference": pair["difference"]})
+    return rows
+
+
+def _varies(contrast: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], confidence: float) -> str:
+    """That the difference is not the same in all pairs, where it is shown not to be."""
+    p_value = contrast["p_same_in_all_pairs"]
+    if p_value is None or p_value >= 1 - confidence:
+        return ""
+    known = sorted((pair for pair in pairs if pair["difference"]["mean"] is not None), key=lambda pair: pair["difference"]["mean"])
+    shown = known if len(known) <= MOST_PAIRS else [known[0], known[-1]]
+    told = [f"{q.signed(pair['difference']['mean'])} at {pair['where']}" for pair in shown]
+    return f"; not the same everywhere: {', '.join(told)}"
 
 
 def _making(costs: Mapping[str, Any], names: Sequence[str], unit: str) -> float | None:

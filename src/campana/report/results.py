@@ -66,7 +66,8 @@ def verdicts(report: Report, looks: Looks) -> str:
         return ""
     key = measure_key(report)
     contrasts = {contrast["name"]: contrast for contrast in measure["contrasts"]}
-    reach = reach_of([contrast["difference"] for contrast in measure["contrasts"]], measure["margin"])
+    pairs = [pair["difference"] for detail in report["answer"]["details"] if detail["primary"] for pair in detail["pairs"]]
+    reach = reach_of([*(contrast["difference"] for contrast in measure["contrasts"]), *pairs], measure["margin"])
     rows: list[list[str]] = []
     for detail in report["answer"]["details"]:
         contrast = contrasts[detail["contrast"]]
@@ -84,16 +85,34 @@ def verdicts(report: Report, looks: Looks) -> str:
                 esc(_needed(contrast)),
             ]
         )
+        if detail["primary"]:
+            rows += [_pair(pair, key, f"{path}.pairs", reach, measure["margin"]) for pair in detail["pairs"]]
     percent = f"{100 * measure['confidence']:g}%"
     head = ["contrast", "verdict", "difference", "", f"{percent} interval", "p", "tuning time", "more, to resolve it"]
     told = (
         f"The first side minus the second, on the same prompts. The band is the margin of ±{measure['margin']:g}: an interval inside it is "
         "<em>equivalent</em>. The primary contrast was named before the run; the p-values and intervals of all others are adjusted "
-        "for their number. Tuning time includes the search for the learning rate."
+        "for their number; where the primary one is a mean over several pairs of arms, each pair stands below it, unadjusted. "
+        "Tuning time includes the search for the learning rate."
     )
     notes = "".join(f"<li>{esc(text)}</li>" for text in measure["notes"])
     notes = f"<details><summary>Notes on the statistics</summary><ul>{notes}</ul></details>" if notes else ""
     return section("verdicts", "Verdicts", table(head, rows, css="verdicts", text_columns=2), note(told), notes)
+
+
+def _pair(pair: Mapping[str, Any], key: str | None, path: str, reach: float, margin: float) -> list[str]:
+    """The row of one pair of arms below the contrast that it is part of."""
+    difference = pair["difference"]
+    return [
+        f'<span class="pair">at {esc(pair["where"])}</span>',
+        "",
+        fig(q.signed(difference["mean"]), key, path),
+        forest(difference, reach, margin),
+        fig(q.interval(difference["low"], difference["high"]), key, path),
+        "",
+        "",
+        "",
+    ]
 
 
 def tradeoff(report: Report, looks: Looks) -> str:

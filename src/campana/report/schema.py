@@ -127,6 +127,10 @@ DETAIL = _object(
     right=TEXT,
     sentence=TEXT,
     cost_ratio={**AMOUNT, "description": "FLOPs of tuning, search included, left / right."},
+    pairs=_list(
+        _object(where={**TEXT, "description": "The levels that both share."}, left=TEXT, right=TEXT, difference=ESTIMATE),
+        "Each pair of arms alone, where there are several.",
+    ),
     measured=_object(sentence=TEXT, cost_ratio={**AMOUNT, "description": "The same of seconds."}),
 )
 AXIS = _object(costs=_map(AMOUNT), front=_list(TEXT, "Cheapest first."))

@@ -85,6 +85,17 @@ def _contrast_rows(report: Mapping[str, Any]) -> list[list[str]]:
                 q.ratio(detail["measured"]["cost_ratio"]),
             ]
         )
+        if detail["primary"]:
+            rows += [
+                [
+                    f"  at {pair['where']}",
+                    q.signed(pair["difference"]["mean"]),
+                    q.interval(pair["difference"]["low"], pair["difference"]["high"]),
+                    "",
+                    "",
+                ]
+                for pair in detail["pairs"]
+            ]
     return rows
 
 

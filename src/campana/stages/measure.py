@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,7 @@ class Measure(StageSpec):
     """Estimates per arm and category, and contrasts between arms. Writes `measure.json`."""
 
     kind: Literal["measure"] = "measure"
+    version: ClassVar[int] = 2
     arms: Mapping[str, ArmScores]
     contrasts: tuple[Contrast, ...]
     average: Literal["macro", "micro"] = "macro"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,16 @@ def figure(estimate: Estimate) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """One contrast, pair by pair of its arms."""
+
+    rows: list[dict[str, Any]]
+    """{"left", "right", "levels" (those that both share), "difference"}."""
+    p_same: float | None
+    """Of the hypothesis that the difference is the same in all pairs; None where nothing tells."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One contrast's differences."""
 
@@ -96,6 +107,32 @@ class Comparison:
         difference = _difference(parts, _num_nonzero(self.values[:, table.codes == code]), self.itself)
         return figure(difference.estimate(confidence) if difference else NOTHING)
 
+    def pairs(self, table: ScoreTable, arms: Arms, average: Average, confidence: float) -> Pairs | None:
+        """The same comparison in each pair of arms alone, and whether it is the same in all. None where there is one pair.
+
+        A mean over pairs hides what a level of another factor changes. Intervals stand alone (no multiplicity control). The p-value is of
+        the hypothesis that all pairs differ by the same: the smallest over all couples of pairs, times their number (Bonferroni).
+        """
+        if len(self.left) == 1:
+            return None
+        each = [
+            Comparison.of(table, arms, ("", (one,), (other,), False), average) for one, other in zip(self.left, self.right, strict=True)
+        ]
+        rows: list[dict[str, Any]] = []
+        for pair in each:
+            levels, others = arms[pair.left[0]][0], arms[pair.right[0]][0]
+            shared = {factor: level for factor, level in levels.items() if others.get(factor) == level}
+            estimate = pair.difference.estimate(confidence) if pair.difference else NOTHING
+            rows.append({"left": pair.left[0], "right": pair.right[0], "levels": shared, "difference": figure(estimate)})
+        p_values: list[float] = []
+        for one, other in combinations(each, 2):
+            values_SN = one.values - other.values
+            difference = _difference(parts_of(values_SN, table, average), _num_nonzero(values_SN), one.itself and other.itself)
+            p_value = difference.p_value() if difference else None
+            if p_value is not None:
+                p_values.append(p_value)
+        return Pairs(rows, min(1.0, min(p_values) * len(p_values)) if p_values else None)
+
 
 def _num_nonzero(values_SN: Floats) -> int:
     means_N = values_SN[:, ~np.isnan(values_SN).any(axis=0)].mean(axis=0)
@@ -129,6 +166,7 @@ def compared(
         more = Needed(None, None)
         if found == "not resolved" and each.parts:
             more = needed(each.parts, each.num_nonzero, level, margin)
+        pairs = each.pairs(table, arms, average, confidence)
         left, right = side_name(each.left, each.right, levels), side_name(each.right, each.left, levels)
         label = f"{100 * confidence:g}%" + (" simultaneous" if level > confidence else "")
         results.append(
@@ -142,6 +180,8 @@ def compared(
                 "difference": figure(estimate),
                 "interval_confidence": level,
                 "categories": {name: each.category(table, code, confidence) for code, name in enumerate(table.categories)},
+                "pairs": pairs.rows if pairs else [],
+                "p_same_in_all_pairs": pairs.p_same if pairs else None,
                 "variance": variance_of(each.parts, len(each.values) < len(arms[each.left[0]][1])),
                 "p_value": p_value,
                 "p_adjusted": p_adjusted,
