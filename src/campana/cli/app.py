@@ -7,6 +7,7 @@ This module only parses words and sends them on; nothing heavy is imported befor
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,16 +63,26 @@ def _print_json(value: Any) -> None:
 
 
 @app.command()
-def plan(study: StudyPath, store: StorePath = DEFAULT_STORE, as_json: Json = False) -> None:
-    """What would run, and why. Runs nothing."""
-    from campana.cli import plans
+def plan(
+    study: StudyPath,
+    store: StorePath = DEFAULT_STORE,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe/--no-probe", help="Measure this machine for the predictions where that was not done yet: under a minute."),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """What would run, why, and what it would take: time, memory, disk and money. Builds nothing."""
+    from campana.cli import forecasts, plans
 
     opened = plans.open_study(study, store)
     planned = plans.plan_of(opened)
+    told = forecasts.forecast(opened, planned, probe=probe)
     if as_json:
-        _print_json(plans.as_json(opened, planned))
+        _print_json(plans.as_json(opened, planned, told))
     else:
-        _print(plans.as_text(opened, planned))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        _print(plans.as_text(opened, planned, told, width))
 
 
 @app.command()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from campana.cli.forecasts import STAGE_SCHEMA, TOTAL_SCHEMA, Forecast, warnings_text
 from campana.core.digest import DigestCache, digest_path
 from campana.core.graph import by_key
-from campana.core.plan import Plan, make_plan
+from campana.core.plan import Plan, PlanEntry, make_plan
 from campana.core.store import Store
 from campana.errors import UserError
 from campana.parts import kind_of
@@ -23,7 +25,7 @@ PLAN_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "campana.plan/1",
     "type": "object",
-    "required": ["schema", "study", "store", "arms", "stages", "counts"],
+    "required": ["schema", "study", "store", "arms", "stages", "counts", "forecast"],
     "properties": {
         "schema": {"const": "campana.plan/1"},
         "study": {"type": "string"},
@@ -45,7 +47,7 @@ PLAN_SCHEMA: dict[str, Any] = {
             "type": "array",
             "items": {
                 "type": "object",
-                "required": ["key", "kind", "label", "state", "reason", "inputs"],
+                "required": ["key", "kind", "label", "state", "reason", "inputs", "forecast"],
                 "properties": {
                     "key": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
                     "kind": {"type": "string"},
@@ -53,10 +55,12 @@ PLAN_SCHEMA: dict[str, Any] = {
                     "state": {"type": "string", "description": "built, build, running, or failed before."},
                     "reason": {"type": "string"},
                     "inputs": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "forecast": {"anyOf": [STAGE_SCHEMA, {"type": "null"}]},
                 },
             },
         },
         "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "forecast": {"anyOf": [TOTAL_SCHEMA, {"type": "null"}]},
     },
 }
 
@@ -82,7 +86,7 @@ def plan_of(opened: Opened) -> Plan:
     return make_plan(opened.study.targets, opened.store)
 
 
-def as_json(opened: Opened, plan: Plan) -> dict[str, Any]:
+def as_json(opened: Opened, plan: Plan, told: Forecast) -> dict[str, Any]:
     """The plan as `campana.plan/1`."""
     return {
         "schema": "campana.plan/1",
@@ -105,10 +109,12 @@ def as_json(opened: Opened, plan: Plan) -> dict[str, Any]:
                 "state": str(entry.state),
                 "reason": entry.reason,
                 "inputs": {name: _input_key(value) for name, value in entry.stage.inputs.items()},
+                "forecast": told.stage_json(entry.key),
             }
             for entry in plan.entries
         ],
         "counts": dict(Counter(str(entry.state) for entry in plan.entries)),
+        "forecast": told.total_json(),
     }
 
 
@@ -116,17 +122,31 @@ def _input_key(value: Any) -> str:
     return str(value.key if hasattr(value, "key") else value.identity)
 
 
-def as_text(opened: Opened, plan: Plan) -> str:
-    """The plan as a table: what would run, and why."""
+def as_text(opened: Opened, plan: Plan, told: Forecast, width: int | None = None) -> str:
+    """The plan as a table: what would run, what it would take, and why. `width`: most characters of a line; None: as it comes."""
     counts = Counter(str(entry.state) for entry in plan.entries)
     arms = ", ".join(arm.name for arm in opened.study.arms)
-    lines = [f"{opened.study.question}", f"arms: {arms}", f"store: {opened.store.root}", ""]
+    lines = [f"{opened.study.question}", f"arms: {arms}", f"store: {opened.store.root}"]
     wanted = [entry for entry in plan.entries if str(entry.state) != "built"]
-    width = max((len(entry.stage.label) for entry in wanted), default=0)
-    lines += [f"  {entry.key[:8]}  {entry.state!s:<7} {entry.stage.label:<{width}}  {entry.reason}" for entry in wanted]
-    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    lines += ["", f"{len(plan.entries)} stages: {told}" + ("" if wanted else "; nothing to do")]
+    if wanted:
+        lines += [told.headline, *warnings_text(told), "", *_table(wanted, told, width)]
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    lines += ["", f"{len(plan.entries)} stages: {counted}" + ("" if wanted else "; nothing to do")]
     return "\n".join(lines).strip()
+
+
+def _table(wanted: Sequence[PlanEntry], told: Forecast, width: int | None) -> list[str]:
+    rows = [("key", "state", "stage", "time", "memory", "disk", "why")]
+    rows += [(entry.key[:8], str(entry.state), entry.stage.label, *told.cells(entry.key), entry.brief or entry.reason) for entry in wanted]
+    sizes = [max(len(row[column]) for row in rows) for column in range(6)]
+    lines: list[str] = []
+    for row in rows:
+        cells = [
+            cell.rjust(size) if 3 <= column < 6 else cell.ljust(size) for column, (cell, size) in enumerate(zip(row, sizes, strict=False))
+        ]
+        line = "  " + "  ".join([*cells, row[6]])
+        lines.append(line if width is None or len(line) <= width else line[: max(1, width - 3)] + "...")
+    return lines
 
 
 def find_stage(opened: Opened, words: str) -> Stage:

@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from campana.cli.forecasts import forecast
 from campana.cli.live import Console
-from campana.cli.plans import Opened, open_study
+from campana.cli.plans import Opened, open_study, plan_of
 from campana.cli.results import default_report_dir, publish_report
 from campana.core.executor import Executor
 from campana.core.graph import by_key
@@ -23,14 +24,16 @@ def run_study(study_path: Path, store_path: Path, executor_name: str, output: Pa
     """Run a study to its end or as far as it goes; returns the exit code.
 
     The run is recorded in the store first, so that `gc` keeps its stages. The report is written even where a stage failed:
-    it shows what is built and lists what is missing.
+    it shows what is built and lists what is missing. What each stage is predicted to take, as far as `campana plan` has measured this
+    machine, is recorded with the stage.
     """
     opened = open_study(study_path, store_path)
     _record(opened)
+    expected = forecast(opened, plan_of(opened), probe=False).expected
     executor = _executor(executor_name)
     try:
         with Console() as console:
-            result = run(opened.study.targets, opened.store, executor, console)
+            result = run(opened.study.targets, opened.store, executor, console, expected=expected)
     finally:
         executor.close()
     if result.interrupted:

@@ -44,6 +44,8 @@ class PlanEntry:
     """In words: which field differs from what is stored, which input is rebuilt, what failed."""
     stale: bool = False
     """Built by other code of the same version. Advice only."""
+    brief: str = ""
+    """The reason with long values and long lists shortened, for a line of a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def _built(stage: Stage, index: Index) -> PlanEntry:
     return PlanEntry(stage.key, stage, State.BUILT, "in the store" + (", built by other code of this version" if stale else ""), stale)
 
 
-def _missing(stage: Stage, reason: str, store: Store) -> PlanEntry:
+def _missing(stage: Stage, reason: tuple[str, str], store: Store) -> PlanEntry:
     if store.is_running(stage.key):
         return PlanEntry(stage.key, stage, State.RUNNING, "a living process builds it now")
     failure = store.failure(stage.key)
@@ -105,12 +107,13 @@ def _missing(stage: Stage, reason: str, store: Store) -> PlanEntry:
         return PlanEntry(
             stage.key, stage, State.FAILED, f"failed: {failure.splitlines()[0] if failure else 'no reason given'}; will be tried again"
         )
-    return PlanEntry(stage.key, stage, State.BUILD, reason)
+    return PlanEntry(stage.key, stage, State.BUILD, reason[0], brief=reason[1])
 
 
-def _reasons(stages: dict[str, Stage], missing: Sequence[str], index: Index) -> dict[str, str]:
+def _reasons(stages: dict[str, Stage], missing: Sequence[str], index: Index) -> dict[str, tuple[str, str]]:
+    """Key -> the reason, in full and in brief."""
     if not index.entries or not missing:
-        return dict.fromkeys(missing, "not in the store")
+        return dict.fromkeys(missing, ("not in the store", "not in the store"))
     own: dict[str, Recipe] = {}
 
     def find(key: str) -> Recipe | None:
@@ -120,9 +123,10 @@ def _reasons(stages: dict[str, Stage], missing: Sequence[str], index: Index) -> 
 
     recipes: Callable[[str], Recipe | None] = find
     most = max(1, min(MOST_COMPARED, COMPARISONS // len(missing)))
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for key in missing:
         wanted = find(key)
         assert wanted is not None
-        found[key] = in_words(nearest(stages[key], wanted, index, recipes, most), stages[key])
+        like = nearest(stages[key], wanted, index, recipes, most)
+        found[key] = in_words(like, stages[key]), in_words(like, stages[key], brief=True)
     return found

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from campana.core.code import code_digest
@@ -17,6 +17,10 @@ from campana.core.spec import Stage
 Recipes = Callable[[str], Recipe | None]
 FEW = 3
 """Differences that a reason spells out."""
+FEW_INPUTS = 2
+"""Inputs that a brief reason names."""
+BRIEF = 40
+"""Most characters of a value in a brief reason."""
 MOST_COMPARED = 50
 """Stored stages that are compared where none has the same label."""
 MOST_INPUTS = 64
@@ -46,18 +50,20 @@ def nearest(
     return Nearest(entry.key, entry.label, tuple(differences(entry.recipe, wanted, recipes, most_inputs)))
 
 
-def in_words(found: Nearest | None, stage: Stage) -> str:
-    """The reason why a stage that is not in the store has to be built."""
+def in_words(found: Nearest | None, stage: Stage, *, brief: bool = False) -> str:
+    """The reason why a stage that is not in the store has to be built. `brief`: long values and long lists of inputs are shortened."""
     if found is None:
         return "not in the store"
     other = "" if found.label == stage.label and found.label else f" from {found.label or found.key[:8]}"
     own = [difference for difference in found.differences if not difference.path.startswith("inputs.")]
     if own:
-        return f"differs{other} in " + _spelt(own)
+        return f"differs{other} in " + _spelt(own, brief)
     names: dict[str, list[Difference]] = {}
     for difference in found.differences:
         names.setdefault(_input_name(difference.path, stage), []).append(difference)
-    told = "; ".join(f"input {name} {_input_change(name, listed)}" for name, listed in names.items())
+    changes = [f"input {name} {_input_change(name, listed, brief)}" for name, listed in names.items()]
+    more = len(changes) - FEW_INPUTS
+    told = "; ".join(changes[:FEW_INPUTS]) + f"; and {more} more" if brief and more > 0 else "; ".join(changes)
     return f"differs{other}: {told}" if other else told
 
 
@@ -67,15 +73,37 @@ def _input_name(path: str, stage: Stage) -> str:
     return max(known, key=len, default=rest.split(".")[0])
 
 
-def _input_change(name: str, listed: list[Difference]) -> str:
+def _input_change(name: str, listed: list[Difference], brief: bool) -> str:
     if len(listed) == 1 and listed[0].path == f"inputs.{name}":
         return "is another one"
-    return f"is rebuilt ({_spelt([Difference(each.path.removeprefix(f'inputs.{name}.'), each.left, each.right) for each in listed])})"
+    own = [Difference(each.path.removeprefix(f"inputs.{name}."), each.left, each.right) for each in listed]
+    return f"is rebuilt ({_spelt(own, brief)})"
 
 
-def _spelt(listed: list[Difference]) -> str:
-    more = f" and {len(listed) - FEW} more" if len(listed) > FEW else ""
-    return ", ".join(str(difference) for difference in listed[:FEW]) + more
+def _spelt(listed: list[Difference], brief: bool) -> str:
+    few = 1 if brief else FEW
+    more = f" and {len(listed) - few} more" if len(listed) > few else ""
+    return ", ".join(_brief(each) if brief else str(each) for each in listed[:few]) + more
+
+
+def _brief(difference: Difference) -> str:
+    """A difference with readable values: the start of a digest or a long text, the size of a list or a mapping."""
+    path = difference.path if len(difference.path) <= BRIEF else "..." + difference.path[-BRIEF + 3 :]
+    return f"{path}: {_brief_value(difference.left)} -> {_brief_value(difference.right)}"
+
+
+def _brief_value(value: object) -> str:
+    if isinstance(value, str):
+        name = value.removeprefix("sha256:")
+        if len(name) == 64 and not set(name) - set("0123456789abcdef"):
+            return name[:8]
+    elif isinstance(value, Mapping):
+        named: object = value.get("kind")  # pyright: ignore[reportUnknownVariableType]  # any mapping
+        return str(named) if isinstance(named, str) else f"{len(value)} fields"  # pyright: ignore[reportUnknownArgumentType]
+    text = repr(value)
+    if isinstance(value, (list, tuple)) and len(text) > BRIEF:
+        return f"{len(value)} values"  # pyright: ignore[reportUnknownArgumentType]  # any sequence
+    return text if len(text) <= BRIEF else text[: BRIEF - 3] + "..."
 
 
 def is_stale(stage: Stage, index: Index) -> bool:

@@ -16,7 +16,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
@@ -26,7 +26,7 @@ from campana.core.graph import by_key, input_keys
 from campana.core.machine import this_machine
 from campana.core.observer import Blocked, Built, Failed, Interrupted, Observer, Planned, Progressed, Reused, Started, Waiting, ignore
 from campana.core.plan import needed_keys
-from campana.core.spec import Resources, Stage
+from campana.core.spec import Expected, Resources, Stage
 from campana.core.store import Store
 from campana.core.task import NAME, Task
 from campana.errors import StoreError
@@ -61,10 +61,12 @@ def run(
     observer: Observer = ignore,
     resources: Resources | None = None,
     grace_seconds: float = GRACE_SECONDS,
+    expected: Mapping[str, Expected] | None = None,
 ) -> RunResult:
     """Build the targets and all they need that is missing. Stages that only built stages need are left alone.
 
     `resources`: what may be used at once; None: the machine. A stage that asks for more runs alone. The executor is not closed.
+    `expected`: by key, what stages were predicted to take: they are given that much memory, and it is recorded with them.
     Raises `StudyError` on a cycle, `StoreError` where the store cannot be written.
     """
     stages = by_key(targets)
@@ -75,7 +77,7 @@ def run(
         if key in built:
             observer(Reused(stages[key]))
     pending = [key for key in stages if key in needed]
-    state = _Run(stages, store, executor, observer, resources or this_machine(), done=built, pending=pending)
+    state = _Run(stages, store, executor, observer, resources or this_machine(), done=built, pending=pending, expected=expected or {})
     state.reused = [key for key in stages if key in built]
     if needed:
         in_use = store.in_use()
@@ -99,6 +101,7 @@ class _Run:
     limit: Resources
     done: set[str]
     pending: list[str]
+    expected: Mapping[str, Expected]
     running: dict[str, Resources] = field(default_factory=dict[str, Resources])
     waiting: set[str] = field(default_factory=set[str])
     built: list[str] = field(default_factory=list[str])
@@ -133,9 +136,10 @@ class _Run:
                 self._try(key)
 
     def _share(self, key: str) -> Resources:
-        """What the stage gets: what it asks for, within the machine."""
-        wanted = self.stages[key].resources
-        return Resources(min(wanted.cores, self.limit.cores), min(wanted.memory_bytes, self.limit.memory_bytes), wanted.ranks)
+        """What the stage gets: what it is predicted to need, or else asks for, within the machine."""
+        wanted, told = self.stages[key].resources, self.expected.get(key)
+        memory = wanted.memory_bytes if told is None or told.memory_bytes is None else told.memory_bytes
+        return Resources(min(wanted.cores, self.limit.cores), min(memory, self.limit.memory_bytes), wanted.ranks)
 
     def _fits(self, key: str) -> bool:
         share = self._share(key)
@@ -177,7 +181,7 @@ class _Run:
         stage, share = self.stages[key], self._share(key)
         task_path = self.store.work_dir(key) / NAME
         with disk_errors(task_path):
-            Task.of(stage, self.store.root, share).write(task_path)
+            Task.of(stage, self.store.root, share, self.expected.get(key)).write(task_path)
         self._leave(key)
         self.running[key] = share
         self.observer(Started(stage))

@@ -26,6 +26,23 @@ class Resources:
     ranks: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a stage was predicted to take before it ran. Execution only: recorded beside what it took, never in a key. None: not known."""
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    """Peak of its process."""
+    disk_bytes: int | None = None
+    """Of the files that it leaves."""
+    calibration: str = ""
+    """What the prediction was made with; ratios of different calibrations are not compared."""
+    seconds_factor: float = 1.0
+    """In `seconds`: the correction that earlier stages on this machine taught."""
+    memory_factor: float = 1.0
+    """In `memory_bytes`: the same."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Data from outside, known by its content.

@@ -13,7 +13,7 @@ from typing import Any
 from campana.core.canon import canonical, joined
 from campana.core.disk import read_json, write_json
 from campana.core.keys import Recipe, recipe, spec_recipe
-from campana.core.spec import Resources, Source, Stage, StageSpec
+from campana.core.spec import Expected, Resources, Source, Stage, StageSpec
 from campana.errors import StoreError
 from campana.parts import EXECUTION, Part, find
 
@@ -36,9 +36,11 @@ class Task:
     inputs: Mapping[str, Mapping[str, str]]
     """Name -> {"key": ...} of a built stage, or {"identity": ..., "path": ...} of a source."""
     resources: Resources
+    expected: Expected | None = None
+    """What was predicted, for the manifest."""
 
     @classmethod
-    def of(cls, stage: Stage, store: Path, resources: Resources) -> Task:
+    def of(cls, stage: Stage, store: Path, resources: Resources, expected: Expected | None = None) -> Task:
         """The task that builds a stage with these resources."""
         whole = recipe(stage)
         return cls(
@@ -50,6 +52,7 @@ class Task:
             recipe=whole,
             inputs={name: _input(value) for name, value in stage.inputs.items()},
             resources=resources,
+            expected=expected,
         )
 
     def write(self, path: Path) -> None:
@@ -67,7 +70,8 @@ class Task:
         if value.pop("schema", None) != SCHEMA:
             raise StoreError(f"not a task of schema {SCHEMA!r}", where=str(path), hint="was it written by another version of campana?")
         resources = Resources(**value.pop("resources"))
-        return cls(**value, resources=resources)
+        told = value.pop("expected", None)
+        return cls(**value, resources=resources, expected=None if told is None else Expected(**told))
 
     def load_spec(self) -> StageSpec:
         """The spec as a part. An error where this code would give it another recipe than the code that planned it."""
@@ -79,8 +83,9 @@ class Task:
         return spec
 
     def execution(self, spec: StageSpec) -> dict[str, Any]:
-        """How it is run, for the manifest: execution fields by path, and the resources."""
-        return {**dict(_execution_fields(spec, "")), "resources": asdict(self.resources)}
+        """How it is run, for the manifest: execution fields by path, the resources, and what was predicted."""
+        expected = {} if self.expected is None else {"expected": asdict(self.expected)}
+        return {**dict(_execution_fields(spec, "")), "resources": asdict(self.resources), **expected}
 
 
 def _input(value: Stage | Source) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from campana.core.spec import Source, Stage
 from campana.outcome import tuning
+from campana.outcome.forecast import predicted_against_actual
 from campana.outcome.items import gather_items, suite_of
 from campana.outcome.ledger import cost_lines, stages_of
 from campana.outcome.shelf import Shelf
@@ -66,7 +67,11 @@ def gather(study: Study, store: Store) -> dict[str, Any]:
         "items": items,
         "missing": missing,
         "warnings": warnings(arms, study.file.seeds, len(missing), fairness),
-        "measured": {"machines": _machines([stage for stage, _, _ in stages.values()], shelf), "study_path": _path(study)},
+        "measured": {
+            "machines": _machines([stage for stage, _, _ in stages.values()], shelf),
+            "study_path": _path(study),
+            "forecast": predicted_against_actual([stage for stage, _, _ in stages.values()], shelf),
+        },
     }
 
 

@@ -71,7 +71,23 @@ def costs(report: Report, looks: Looks) -> str:
         "they were for." + price
     )
     counted = table(["arm", "tokens", "supervised", "tuning FLOPs", "all FLOPs", "supervised/s", "peak memory"], work, css="work")
-    return section("costs", "Costs", table(head, rows, css="costs", foot=foot), told, "<h3>Work of tuning, search included</h3>", counted)
+    work_title = "<h3>Work of tuning, search included</h3>"
+    return section("costs", "Costs", table(head, rows, css="costs", foot=foot), told, work_title, counted, _predicted(report))
+
+
+def _predicted(report: Report) -> str:
+    """Predicted over actual by kind of stage; nothing where nothing was predicted."""
+    forecast = report["measured"].get("forecast")
+    if forecast is None:
+        return ""
+    quantities = ("seconds", "memory_bytes", "disk_bytes")
+    rows: list[list[str]] = []
+    for kind, found in forecast["kinds"].items():
+        ratios = [esc(q.ratio(found[name][which])) for name in quantities for which in ("median", "worst")]
+        rows.append([esc(kind), esc(q.count(found["num_stages"])), *ratios])
+    head = ["kind of stage", "stages", "time, median", "worst", "memory, median", "worst", "disk, median", "worst"]
+    told = note("Predicted before the run, over what it took: 1.10x is a prediction that was 10% too high. Each stage is in report.json.")
+    return "<h3>Predicted and actual</h3>" + table(head, rows) + told
 
 
 def data(report: Report, looks: Looks) -> str:

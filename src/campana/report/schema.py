@@ -188,6 +188,16 @@ ITEM = _object(
     answers=_map(_list(GIVEN), "Arm -> its answers."),
 )
 
+PREDICTED = _object("Null where it was not predicted, or is not measured.", predicted=AMOUNT, actual=AMOUNT, ratio=AMOUNT)
+RATIO = _object("Predicted / actual.", count=COUNT, median=AMOUNT, worst={**AMOUNT, "description": "The one furthest from 1."})
+FORECAST = _or_null(
+    _object(
+        "What stages were predicted to take before they ran; null where none was predicted.",
+        stages=_list(_object(key=KEY, label=TEXT, kind=TEXT, seconds=PREDICTED, memory_bytes=PREDICTED, disk_bytes=PREDICTED)),
+        kinds=_map(_object(num_stages=COUNT, seconds=RATIO, memory_bytes=RATIO, disk_bytes=RATIO), "By kind of stage."),
+    )
+)
+
 REPORT_SCHEMA: Schema = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "campana.report/1",
@@ -248,6 +258,6 @@ REPORT_SCHEMA: Schema = {
             "Stages that are not built.",
         ),
         warnings=_list(_object(kind=TEXT, arms=_list(TEXT), text=TEXT)),
-        measured=_object(machines=_list(ANY), study_path=TEXT),
+        measured=_object(machines=_list(ANY), study_path=TEXT, forecast=FORECAST),
     ),
 }

@@ -1,0 +1,113 @@
+"""The passes of answering a suite, from the lengths of prompts and answers: who is read when, as the engine's schedule has it.
+
+    passes = answering_passes(prompts=[31, 18], answers=[24, 7], max_rows=128, prefill_tokens=1024)
+    passes = batched_passes(prompts=[31, 18], answers=[24, 7], batch_size=16)
+
+It owns counting, and repeats the schedules of `generation.loop` and of the `transformers` engine; a test compares them pass by pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from campana.generation.kv import capacity_for
+
+WORTHWHILE = 256
+"""Waiting prompt tokens from which on the packed engine reads them at once while others are under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPass:
+    """One admission and one step."""
+
+    read_tokens: int
+    """Prompt tokens read before the step; 0: none."""
+    read_rows: int
+    read_squares: int
+    rows: int
+    """Answers that get one token more in the step."""
+    places: int
+    """Key-value places that the step's attention looks at."""
+
+
+@dataclass(frozen=True)
+class AnsweringPasses:
+    """All passes of one call of an engine."""
+
+    passes: tuple[AnswerPass, ...]
+    scale: float
+    """The call is so many times `passes`."""
+    peak_places: int
+    """Most key-value places held at once."""
+    max_rows: int
+    """Most answers under way at once."""
+
+
+def answering_passes(
+    prompts: Sequence[int], answers: Sequence[int], *, max_rows: int, prefill_tokens: int, most: int = 1024
+) -> AnsweringPasses:
+    """The packed engine's passes. `answers` counts new tokens, end tokens included, at least 1 each. Above `most` prompts: a sample."""
+    scale = 1.0
+    if len(prompts) > most:
+        chosen = [round(k * (len(prompts) - 1) / (most - 1)) for k in range(most)]
+        scale = len(prompts) / most
+        prompts, answers = [prompts[k] for k in chosen], [answers[k] for k in chosen]
+    order = np.argsort(-np.asarray(prompts, np.int64), kind="stable")
+    waiting = [(int(prompts[k]), int(answers[k])) for k in order]
+    classes = np.asarray([capacity_for(n) for n in range(1, max((p + a for p, a in waiting), default=0) + 3)], np.int64)
+    length, left = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    room: dict[int, int] = {}
+    passes: list[AnswerPass] = []
+    peak = most_rows = at = 0
+    while at < len(waiting) or len(length):
+        pack = _next_pack(waiting, at, max_rows - len(length), prefill_tokens, has_rows=len(length) > 0)
+        at += len(pack)
+        new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
+        length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
+        held = classes[length]  # the bucket for length + 1 tokens: `classes` starts at 1
+        peak = max(peak, _held(room, held))
+        most_rows = max(most_rows, len(length))
+        read = [row[0] for row in pack]
+        passes.append(AnswerPass(sum(read), len(read), sum(n * n for n in read), len(length), int(held.sum())))
+        length, left = length + 1, left - 1
+        length, left = length[left > 0], left[left > 0]
+    return AnsweringPasses(tuple(passes), scale, peak, most_rows)
+
+
+def _next_pack(waiting: Sequence[tuple[int, int]], at: int, free: int, budget: int, *, has_rows: bool) -> list[tuple[int, int]]:
+    pack: list[tuple[int, int]] = []
+    total = 0
+    for row in waiting[at : at + free]:
+        if pack and total + row[0] > budget:
+            return pack
+        pack.append(row)
+        total += row[0]
+    is_last = at + len(pack) == len(waiting)
+    return pack if is_last or not has_rows or total >= WORTHWHILE else []
+
+
+def _held(room: dict[int, int], held: np.ndarray) -> int:
+    """Places of all buckets. A bucket's room doubles as rows come and goes when the last one leaves (`generation.kv`)."""
+    capacities, counts = np.unique(held, return_counts=True)
+    now = dict(zip(capacities.tolist(), counts.tolist(), strict=True))
+    for capacity in set(room) - set(now):
+        del room[capacity]
+    for capacity, count in now.items():
+        room[capacity] = max(room.get(capacity, 0), 1 << (count - 1).bit_length())
+    return sum(capacity * rows for capacity, rows in room.items())
+
+
+def batched_passes(prompts: Sequence[int], answers: Sequence[int], *, batch_size: int) -> AnsweringPasses:
+    """Passes of an engine that answers fixed batches, padded to their longest prompt, until each one's longest answer ends."""
+    passes: list[AnswerPass] = []
+    peak = 0
+    for start in range(0, len(prompts), batch_size):
+        group = prompts[start : start + batch_size]
+        longest, steps, rows = max(group), max(answers[start : start + batch_size]), len(group)
+        passes.append(AnswerPass(rows * longest, rows, rows * longest * longest, 0, 0))
+        passes += [AnswerPass(0, 0, 0, rows, rows * (longest + step)) for step in range(1, steps)]
+        peak = max(peak, rows * (longest + steps))
+    return AnsweringPasses(tuple(passes), 1.0, peak, min(batch_size, len(prompts)))

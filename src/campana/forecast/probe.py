@@ -1,0 +1,195 @@
+"""The probe: find out what predictions lack, in well under a minute, with the very code that the stages run.
+
+    probe(stages, store, cache_dir, tell=print)            # or: python -m campana.forecast.probe STUDY --store STORE --cache CACHE
+
+It reads configurations, row and prompt lengths, runs a few steps of each method and a few passes of each engine, and keeps what it
+found in the cache. The store stays as it is. Every measurement is a process of its own, forked from this one, so that its peak of
+memory is its own and no thread is ever forked; where forking is not safe, it is started anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from campana.core.spec import Source, Stage
+from campana.core.store import Store
+from campana.errors import CampanaError
+from campana.forecast import measure
+from campana.forecast.calibration import Calibration, Facts
+from campana.forecast.known import (
+    Known,
+    answer_profile_name,
+    answers_fact,
+    input_stage,
+    model_fact,
+    prompts_fact,
+    rows_fact,
+    tune_profile_name,
+)
+from campana.forecast.predict import Needs, missing_knowledge
+from campana.models.cost import num_trainable
+from campana.models.shape import num_parameters
+from campana.stages._imports import TUNING
+
+Tell = Callable[[str], None]
+
+
+def probe(stages: list[Stage], store: Store, cache_dir: Path, tell: Tell) -> list[str]:
+    """Find out what the predictions of these stages lack; returns in words what could not be found out."""
+    needs = missing_knowledge(stages, store, cache_dir)
+    if not needs:
+        return []
+    for name in TUNING:
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory(prefix="campana-probe-") as name:
+        return _Probe(store, cache_dir, Path(name), tell).run(needs)
+
+
+class _Probe:
+    def __init__(self, store: Store, cache_dir: Path, folder: Path, tell: Tell) -> None:
+        self._store, self._cache_dir, self._folder, self._tell = store, cache_dir, folder, tell
+        self._facts = Facts(cache_dir)
+        self._known = Known(store, self._facts)
+        self._calibration = Calibration.load(cache_dir)
+        self._start = time.perf_counter()
+        self._failures: list[str] = []
+        self._dirs: dict[str, Path | None] = {}
+
+    def run(self, needs: Needs) -> list[str]:
+        for stage in needs.models.values():
+            self._try(stage.label, lambda stage=stage: self._model_dir(stage))
+        for stage in needs.rows.values():
+            self._try(stage.label, lambda stage=stage: self._data_dir(stage))
+        for stage in needs.prompts.values():
+            self._try(stage.label, lambda stage=stage: self._prompts(stage))
+        self._known = Known(self._store, self._facts)
+        adapter: dict[str, Path] = {}
+        step_seconds = measure.in_child(measure.optimizer_seconds, self._folder / "optimizer.json") if needs.tune else 0.0
+        for stage in needs.tune:
+            self._try(stage.label, lambda stage=stage: self._tune(stage, step_seconds, adapter))
+        for stage in needs.answer:
+            self._try(stage.label, lambda stage=stage: self._answer(stage, adapter))
+        return self._failures
+
+    def _say(self, text: str) -> None:
+        self._tell(f"  {time.perf_counter() - self._start:3.0f} s  {text}")
+
+    def _try(self, what: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except CampanaError as error:
+            self._failures.append(f"{what}: {error.message}")
+
+    def _model_dir(self, model: Stage) -> Path:
+        """The model's folder: stored, or brought in for the probe."""
+        if self._store.has(model.key):
+            return self._store.path(model.key)
+        found = self._dirs.get(model.key)
+        if found is None:
+            self._say(f"{model.label}: bringing it in")
+            found = self._folder / model.key[:16]
+            files = model.inputs.get("files")
+            local = files.path if isinstance(files, Source) else None
+            spec: Any = model.spec
+            took = measure.in_child(measure.bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir)
+            self._dirs[model.key] = found
+            config = json.loads((found / "config.json").read_text(encoding="utf-8"))
+            kept = sum(path.stat().st_size for path in found.iterdir() if path.suffix != ".safetensors")
+            self._facts.put(model_fact(model), {"config": config, "tokenizer_bytes": kept, **took})
+        return found
+
+    def _data_dir(self, prepare: Stage) -> Path:
+        """The prepared rows: stored, or prepared for the probe."""
+        if self._store.has(prepare.key):
+            return self._store.path(prepare.key)
+        found = self._dirs.get(prepare.key)
+        if found is None:
+            self._say(f"{prepare.label}: counting its tokens")
+            model = input_stage(prepare, "model")
+            assert model is not None
+            found = self._folder / prepare.key[:16]
+            paths = {name.removeprefix("data."): each.path for name, each in prepare.inputs.items() if isinstance(each, Source)}
+            took = measure.in_child(measure.prepare_rows, self._folder / "rows.json", prepare.spec, self._model_dir(model), paths, found)
+            self._dirs[prepare.key] = found
+            disk = sum(path.stat().st_size for path in found.iterdir())
+            self._facts.put(rows_fact(prepare), {**took, "disk_bytes": disk})
+        return found
+
+    def _prompts(self, generate: Stage) -> list[list[list[int]]]:
+        """Token ids of each turn's prompt of each item; their lengths become a fact."""
+        model = input_stage(generate, "model")
+        suite = generate.inputs["suite"]
+        assert model is not None
+        assert isinstance(suite, Source)
+        found = measure.in_child(measure.prompt_ids, self._folder / "prompts.json", generate.spec, self._model_dir(model), suite.path)
+        self._facts.put(prompts_fact(generate), {"turns": [[len(ids) for ids in turns] for turns in found["turns"]]})
+        return found["turns"]
+
+    def _tune(self, stage: Stage, step_seconds: float, adapter: dict[str, Path]) -> None:
+        model, prepare = input_stage(stage, "model"), input_stage(stage, "data")
+        assert model is not None
+        assert prepare is not None
+        model_dir, data_dir = self._model_dir(model), self._data_dir(prepare)
+        shape = Known(self._store, self._facts).shape(model)
+        if shape is None:
+            return
+        spec: Any = stage.spec
+        self._say(f"{spec.method.kind}: a few steps")
+        out_dir = self._folder / f"tuned-{stage.key[:16]}"
+        profile = measure.tune_profile(spec, shape, model_dir, data_dir, out_dir, step_seconds)
+        self._calibration.tune[tune_profile_name(shape, spec)] = profile
+        self._calibration.save()
+        if num_trainable(shape, spec.method) < num_parameters(shape):
+            adapter[model.key] = out_dir
+
+    def _answer(self, stage: Stage, adapter: Mapping[str, Path]) -> None:
+        model = input_stage(stage, "model")
+        assert model is not None
+        shape = Known(self._store, self._facts).shape(model)
+        if shape is None:
+            return
+        spec: Any = stage.spec
+        prompts = [turns[0] for turns in self._prompts(stage)]
+        self._say(f"{spec.engine.kind}: a few passes")
+        profile, answers = measure.answer_profile(
+            spec, shape, self._model_dir(model), adapter.get(model.key), prompts, self._folder / f"answers-{stage.key[:16]}.json"
+        )
+        self._calibration.answer[answer_profile_name(shape, spec)] = profile
+        self._calibration.save()
+        if "tuned" not in stage.inputs:
+            self._facts.put(answers_fact(stage), {"answers": answers})
+
+
+def main() -> int:
+    """Probe what a study lacks."""
+    parser = argparse.ArgumentParser(prog="campana.forecast.probe", description="Measure what a study's predictions lack.")
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True)
+    options = parser.parse_args()
+    from campana.core.digest import DigestCache, digest_path
+    from campana.core.graph import by_key
+    from campana.core.plan import needed_keys
+    from campana.study import load_study
+
+    store = Store(options.store)
+    study = load_study(options.study, digest=lambda path: digest_path(path, DigestCache(store.root)))
+    stages = by_key(study.targets)
+    built = {key for key in stages if store.has(key)}
+    needed = needed_keys(stages, [target.key for target in study.targets], built)
+    failures = probe([stages[key] for key in stages if key in needed], store, options.cache, tell=lambda text: print(text, file=sys.stderr))  # noqa: T201
+    for text in failures:
+        sys.stderr.write(f"  not known: {text}\n")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

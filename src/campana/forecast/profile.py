@@ -1,0 +1,174 @@
+"""Profiles: how fast and how big one model's work is on one machine, measured; and what follows from that for other amounts of work.
+
+    seconds = profile.seconds(passes, shape, method)
+    profile.memory_bytes(passes.max_tokens, shape, method)
+
+Plain arithmetic on the cost model's counts (`models.cost`): time is a fixed part, so much a pass, and so much an operation; memory is
+what the process holds beside weights, gradients, optimiser state, kept activations or the key-value cache, which are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+from campana.forecast.answers import AnsweringPasses, AnswerPass
+from campana.forecast.packs import PackWork, TrainingPasses
+from campana.models.cost import (
+    BYTES,
+    MethodLike,
+    Precision,
+    activation_bytes_per_token,
+    disk_bytes,
+    forward_flops,
+    num_trainable,
+    training_flops,
+    training_memory_bytes,
+)
+from campana.models.shape import Shape, num_parameters
+
+ROW_QUANTUM = 32
+"""Rows of the packed engine's passes are padded to a multiple of this (`generation.lean`)."""
+CHUNK_ROWS = 0
+"""Logits are never held for a whole pack: the trainer's output layer works in chunks, whose size is in the measured offset."""
+
+
+class _Coefficients:
+    SCHEMA: ClassVar[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in the cache."""
+        return asdict(self)  # type: ignore[call-overload]  # the subclasses are dataclasses
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """As `as_json` wrote it."""
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class TuneProfile(_Coefficients):
+    """Of tuning one shape by one family of methods (see `needs.tune_family`)."""
+
+    load_seconds: float
+    """Weights, proof, method: until the first pass."""
+    other_seconds: float
+    """Of a stage beside loading, training, validating and exporting."""
+    first_seconds: float
+    """What the first step takes more than the others."""
+    pack_seconds: float
+    flop_seconds: float
+    step_seconds: float
+    """Clipping and optimiser of one step, a parameter that learns."""
+    validate_flop_seconds: float
+    export_seconds: float
+    memory_offset_bytes: float
+    """Peak of the process beside what the cost model counts."""
+    alone: bool = False
+    """Rows cannot share a pack."""
+    busy: float = 0.0
+    """Share of the machine that others took while it was measured. Times are without it, as far as that goes."""
+
+    def seconds(self, passes: TrainingPasses, shape: Shape, method: MethodLike, *, export: bool) -> float:
+        """Of a whole stage."""
+        flops = sum(pack_flops(each, shape, method) for each in passes.packs) * passes.scale
+        train = len(passes.packs) * passes.scale * self.pack_seconds + flops * self.flop_seconds
+        train += passes.num_steps * self.step_seconds * num_trainable(shape, method) + self.first_seconds
+        validated = sum(forward_pack_flops(each, shape) for each in passes.validation) * passes.num_evaluations
+        ends = self.export_seconds if export else 0.0
+        return self.load_seconds + train + validated * self.validate_flop_seconds + ends + self.other_seconds
+
+    def memory_bytes(self, max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
+        """Peak of the process with packs of so many tokens."""
+        return round(self.memory_offset_bytes + counted_tuning_bytes(max_tokens, shape, method, precision))
+
+    def largest_pack(self, limit_bytes: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
+        """The most tokens of a pack whose peak stays within a limit; 0 or less: none does."""
+        each = activation_bytes_per_token(shape, method, activation_bytes=BYTES[precision])
+        return int((limit_bytes - self.memory_bytes(0, shape, method, precision)) // each)
+
+
+@dataclass(frozen=True)
+class AnswerProfile(_Coefficients):
+    """Of answering with one shape on one engine."""
+
+    load_seconds: float
+    merge_seconds: float
+    """More, where an adapter is merged first."""
+    other_seconds: float
+    opening_seconds: float
+    """An engine's own preparation, once a call."""
+    read_pass_seconds: float
+    read_flop_seconds: float
+    step_seconds: float
+    step_row_seconds: float
+    """A step's time by its rows."""
+    place_byte_seconds: float
+    """A step's time by the bytes of keys and values that it reads."""
+    memory_offset_bytes: float
+    row_quantum: int = 1
+    busy: float = 0.0
+    """As of `TuneProfile`."""
+
+    def seconds(self, calls: list[AnsweringPasses], shape: Shape, *, adapted: bool, each: int) -> float:
+        """Of a whole stage whose engine was called so often; `each`: bytes of a number."""
+        work = sum(self.opening_seconds + call.scale * sum(self.pass_seconds(one, shape, each) for one in call.passes) for call in calls)
+        return self.load_seconds + self.merge_seconds * adapted + self.other_seconds + work
+
+    def pass_seconds(self, one: AnswerPass, shape: Shape, each: int) -> float:
+        """Of one admission and one step."""
+        read = self.read_pass_seconds + read_flops(one, shape) * self.read_flop_seconds if one.read_tokens else 0.0
+        return read + self.step_pass_seconds(one, shape, each)
+
+    def step_pass_seconds(self, one: AnswerPass, shape: Shape, each: int) -> float:
+        """Of one step."""
+        if one.rows == 0:
+            return 0.0
+        rows = padded_rows(one.rows, self.row_quantum)
+        return self.step_seconds + rows * self.step_row_seconds + one.places * place_bytes(shape, each) * self.place_byte_seconds
+
+    def memory_bytes(self, calls: list[AnsweringPasses], shape: Shape, *, each: int) -> int:
+        """Peak of the process."""
+        return round(self.memory_offset_bytes + max((counted_answering_bytes(call, shape, each) for call in calls), default=0))
+
+
+def padded_rows(rows: int, quantum: int) -> int:
+    """Rows that are computed for so many answers."""
+    return -(-rows // quantum) * quantum
+
+
+def pack_flops(pack: PackWork, shape: Shape, method: MethodLike) -> int:
+    """Forward and backward of one pack."""
+    return training_flops(shape, pack.tokens, pack.supervised, pack.squares, method)
+
+
+def forward_pack_flops(pack: PackWork, shape: Shape) -> int:
+    """Forward of one pack."""
+    return forward_flops(shape, pack.tokens, pack.supervised, pack.squares)
+
+
+def read_flops(one: AnswerPass, shape: Shape) -> int:
+    """Of an admission's prompts."""
+    return forward_flops(shape, one.read_tokens, one.read_rows, one.read_squares)
+
+
+def place_bytes(shape: Shape, each: int) -> int:
+    """Keys and values of one token."""
+    return 2 * shape.num_layers * shape.kv_size * each
+
+
+def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
+    """Weights, gradients, optimiser state and kept activations."""
+    frozen = BYTES[precision]
+    return training_memory_bytes(shape, method, max_tokens, num_logits=CHUNK_ROWS, precision=precision, frozen_bytes=frozen)
+
+
+def counted_answering_bytes(call: AnsweringPasses, shape: Shape, each: int) -> int:
+    """Weights, keys and values, and two copies of a step's logits in fp32."""
+    return num_parameters(shape) * each + call.peak_places * place_bytes(shape, each) + 8 * call.max_rows * shape.vocab_size
+
+
+def stored_bytes(shape: Shape, method: MethodLike | None, tokenizer_bytes: int) -> int:
+    """Files of a model (None), or of what a method learned, with the tokenizer beside it."""
+    return disk_bytes(shape, method) + tokenizer_bytes
