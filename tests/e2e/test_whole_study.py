@@ -29,7 +29,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def plan_of(campana: Campana, folder: Path, *words: str) -> dict[str, list[str]]:
-    stages = json.loads(campana("plan", "study.yaml", "--json", *words, cwd=folder).stdout)["stages"]
+    stages = json.loads(campana("plan", "study.yaml", "--json", "--no-probe", *words, cwd=folder).stdout)["stages"]
     return {state: [stage["label"] for stage in stages if stage["state"] == state] for state in {stage["state"] for stage in stages}}
 
 

@@ -14,12 +14,13 @@ from campana.core.graph import by_key
 from campana.core.spec import Expected, Resources
 from campana.core.store import Store
 from campana.forecast.calibration import Calibration, Facts
+from campana.forecast.children import line
 from campana.forecast.history import History
 from campana.forecast.known import Known, model_fact, rows_fact, tune_profile_name
-from campana.forecast.measure import line, whole_lengths
 from campana.forecast.packs import RowLengths, training_passes
 from campana.forecast.predict import Forecaster, missing_knowledge, predict
 from campana.forecast.profile import TuneProfile, counted_tuning_bytes
+from campana.forecast.timed_answers import whole_lengths
 from campana.forecast.totals import add_up, warnings
 from campana.models.shape import Shape
 from campana.stages.tune import Tune

@@ -8,8 +8,10 @@ It owns counting, and repeats the schedules of `generation.loop` and of the `tra
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +46,27 @@ class AnsweringPasses:
     """Most key-value places held at once."""
     max_rows: int
     """Most answers under way at once."""
+
+    @cached_property
+    def num_reads(self) -> int:
+        """Admissions."""
+        return sum(each.read_tokens > 0 for each in self.passes)
+
+    @cached_property
+    def read(self) -> AnswerPass:
+        """All admissions together."""
+        counts = (sum(each.read_tokens for each in self.passes), sum(each.read_rows for each in self.passes))
+        return AnswerPass(*counts, sum(each.read_squares for each in self.passes), 0, 0)
+
+    @cached_property
+    def steps(self) -> Counter[int]:
+        """How many steps there are by their number of answers."""
+        return Counter(each.rows for each in self.passes if each.rows)
+
+    @cached_property
+    def step_places(self) -> int:
+        """Places of all steps together."""
+        return sum(each.places for each in self.passes)
 
 
 def answering_passes(

@@ -28,6 +28,9 @@ from campana.models.folder import read_json
 from campana.models.shape import Shape
 from campana.parts import Part
 
+_ASKED = ("suite_format", "template", "max_items")
+"""Fields of a `generate` stage that decide its prompts."""
+
 Turns = list[list[int]]
 """One list an item: a number for each of its turns."""
 
@@ -88,13 +91,19 @@ def answers_fact(generate: Stage) -> str:
     return "answers " + json.dumps({**_asked(generate), "most": spec.max_new_tokens}, sort_keys=True)
 
 
+def answers_name(generate: Stage) -> str:
+    """Stages of one name are predicted to give answers of the same lengths."""
+    tuned = input_stage(generate, "tuned")
+    prepare = None if tuned is None else input_stage(tuned, "data")
+    return f"{answers_fact(generate)} {'' if prepare is None else prepare.key}"
+
+
 def _asked(generate: Stage) -> dict[str, Any]:
     spec: Any = generate.spec
     suite, model = generate.inputs["suite"], generate.inputs["model"]
     assert isinstance(suite, Source)
     assert isinstance(model, Stage)
-    names = ("suite_format", "template", "max_items")
-    return {"suite": suite.identity, "model": model.key, **{name: getattr(spec, name) for name in names}}
+    return {"suite": suite.identity, "model": model.key, **{name: getattr(spec, name) for name in _ASKED}}
 
 
 class Known:
@@ -106,7 +115,8 @@ class Known:
         self._shapes: dict[str, Shape | None] = {}
         self._rows: dict[str, tuple[RowLengths, RowLengths] | None] = {}
         self._turns: dict[str, Turns | None] = {}
-        self._answers: dict[str, Turns | None] = {}
+        self._answers: dict[str, Turns] = {}
+        self._answered: dict[str, list[Entry]] | None = None
         self._index: Index | None = None
 
     @property
@@ -191,15 +201,11 @@ class Known:
         """New tokens of each answer, as far as can be told: those that others gave, else as in the training rows, else the most."""
         most: int = generate.spec.max_new_tokens  # type: ignore[attr-defined]  # the spec of a `generate` stage
         tuned = input_stage(generate, "tuned")
-        name = f"{answers_fact(generate)} {self._data_key(tuned)}"
+        name = answers_name(generate)
         if name not in self._answers:
-            self._answers[name] = self._likely_answers(generate, tuned, [len(turns) for turns in prompts], most)
-        return self._answers[name] or [[most] * len(turns) for turns in prompts]
-
-    @staticmethod
-    def _data_key(tuned: Stage | None) -> str:
-        prepare = None if tuned is None else input_stage(tuned, "data")
-        return "" if prepare is None else prepare.key
+            likely = self._likely_answers(generate, tuned, [len(turns) for turns in prompts], most)
+            self._answers[name] = likely or [[most] * len(turns) for turns in prompts]
+        return self._answers[name]
 
     def _likely_answers(self, generate: Stage, tuned: Stage | None, turns: list[int], most: int) -> Turns | None:
         for entry in self._alike(generate):
@@ -216,14 +222,13 @@ class Known:
 
     def _alike(self, generate: Stage) -> list[Entry]:
         """Stored stages that answered the same items with the same tokenizer, newest first."""
-        asked = _asked(generate)
-
-        def fits(entry: Entry) -> bool:
-            found, inputs = entry.recipe, entry.recipe["inputs"]
-            own = {"suite": inputs.get("suite"), "model": inputs.get("model")}
-            return {**own, **{name: found.get(name) for name in ("suite_format", "template", "max_items")}} == asked
-
-        return [entry for entry in self.index.by_kind.get("generate", []) if fits(entry)]
+        if self._answered is None:
+            self._answered = {}
+            for entry in self.index.by_kind.get("generate", []):
+                inputs = entry.recipe["inputs"]
+                asked = {"suite": inputs.get("suite"), "model": inputs.get("model"), **{name: entry.recipe.get(name) for name in _ASKED}}
+                self._answered.setdefault(json.dumps(asked, sort_keys=True), []).append(entry)
+        return self._answered.get(json.dumps(_asked(generate), sort_keys=True), [])
 
     def _answer_rows(self, entry: Entry) -> list[dict[str, Any]]:
         with contextlib.suppress(CampanaError, OSError, ValueError):

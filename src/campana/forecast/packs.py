@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +88,24 @@ class TrainingPasses:
     longest_row: int
     """Tokens that are computed of the longest row."""
 
+    @cached_property
+    def whole(self) -> PackWork:
+        """All packs together, for what is counted and not timed."""
+        return _together(self.packs)
+
+    @cached_property
+    def evaluation(self) -> PackWork:
+        """All packs of one evaluation together."""
+        return _together(self.validation)
+
     @property
     def max_tokens(self) -> int:
         """Of the largest pack that is learned from."""
         return max((each.tokens for each in self.packs), default=0)
+
+
+def _together(packs: Sequence[PackWork]) -> PackWork:
+    return PackWork(sum(each.tokens for each in packs), sum(each.supervised for each in packs), sum(each.squares for each in packs))
 
 
 def training_passes(

@@ -10,6 +10,7 @@ It owns which figures a kind of stage is predicted from. It loads no torch, runs
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from campana.forecast.known import (
     Known,
     Turns,
     answer_profile_name,
+    answers_name,
     family,
     input_stage,
     model_fact,
@@ -48,8 +50,10 @@ from campana.stages.select import Select
 from campana.stages.tune import Tune
 from campana.tuning.checkpoint import KEPT
 
-STEPS_OF_A_PLAN = 20_000
+STEPS_OF_A_PLAN = 10_000
 """Optimiser steps that one plan packs at most, so that a plan of 10,000 stages stays quick."""
+LARGE_PLAN, ALIKE = 200, 0.05
+"""From so many tuning stages on, answers whose mean length differs by less than 5% share one schedule."""
 SMALL_SECONDS = {"check": 0.2, "select": 0.02, "measure": 0.6}
 """Stages that no model works in, on two Zen 3 cores, where this store has none of the kind yet; `check` also takes ..."""
 CHECK_ITEM_SECONDS = 0.003
@@ -66,6 +70,7 @@ class Forecaster:
         self.calibration = Calibration.load(cache_dir)
         self.history = History(store, self.known.index, self.calibration.name)
         self.most_steps = max(2, min(MOST_STEPS, STEPS_OF_A_PLAN // max(1, num_tuned)))
+        self.is_large = num_tuned >= LARGE_PLAN
         self._training: dict[Any, TrainingPasses] = {}
         self._answering: dict[Any, list[AnsweringPasses]] = {}
         self._by_kind: dict[type[Any], Callable[[Stage, Any], Expected]] = {
@@ -132,8 +137,8 @@ class Forecaster:
         method: Any = spec.method
         alike = {"method": _plain(spec.method.identity()), "precision": spec.precision}
         rate = self.history.flops_per_second("tune", alike)
-        flops = sum(pack_flops(each, shape, method) for each in passes.packs) * passes.scale
-        flops += sum(forward_pack_flops(each, shape) for each in passes.validation) * passes.num_evaluations
+        flops = pack_flops(passes.whole, shape, method) * passes.scale
+        flops += forward_pack_flops(passes.evaluation, shape) * passes.num_evaluations
         return Expected(flops / rate if rate else None, self.history.peak_memory_bytes("tune", alike, model_key))
 
     def _generate(self, stage: Stage, spec: Generate) -> Expected:
@@ -182,7 +187,11 @@ class Forecaster:
     def answering(self, stage: Stage, prompts: Turns, answers: Turns) -> list[AnsweringPasses] | None:
         """The passes of a `generate` stage, a list entry a turn; None: an engine whose schedule is not known."""
         spec: Any = stage.spec
-        name = (str(spec.engine), tuple(map(tuple, prompts)), tuple(map(tuple, answers)))
+        name = (str(spec.engine), answers_name(stage))
+        if self.is_large:  # answers of about the same length are taken for the same
+            mean = sum(map(sum, answers)) / max(1, sum(map(len, answers)))
+            name = (str(spec.engine), prompts_fact(stage), round(math.log(max(mean, 1e-3)) / ALIKE))
+
         if name not in self._answering:
             calls: list[AnsweringPasses] = []
             for turn in range(max(map(len, prompts))):

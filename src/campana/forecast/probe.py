@@ -22,8 +22,9 @@ from typing import Any
 from campana.core.spec import Source, Stage
 from campana.core.store import Store
 from campana.errors import CampanaError
-from campana.forecast import measure
 from campana.forecast.calibration import Calibration, Facts
+from campana.forecast.children import in_child
+from campana.forecast.contents import bring, prepare_rows, prompt_ids
 from campana.forecast.known import (
     Known,
     answer_profile_name,
@@ -35,6 +36,8 @@ from campana.forecast.known import (
     tune_profile_name,
 )
 from campana.forecast.predict import Needs, missing_knowledge
+from campana.forecast.timed_answers import answer_profile
+from campana.forecast.timed_tuning import optimizer_seconds, tune_profile
 from campana.models.cost import num_trainable
 from campana.models.shape import num_parameters
 from campana.stages._imports import TUNING
@@ -72,7 +75,7 @@ class _Probe:
             self._try(stage.label, lambda stage=stage: self._prompts(stage))
         self._known = Known(self._store, self._facts)
         adapter: dict[str, Path] = {}
-        step_seconds = measure.in_child(measure.optimizer_seconds, self._folder / "optimizer.json") if needs.tune else 0.0
+        step_seconds = in_child(optimizer_seconds, self._folder / "optimizer.json") if needs.tune else 0.0
         for stage in needs.tune:
             self._try(stage.label, lambda stage=stage: self._tune(stage, step_seconds, adapter))
         for stage in needs.answer:
@@ -99,7 +102,7 @@ class _Probe:
             files = model.inputs.get("files")
             local = files.path if isinstance(files, Source) else None
             spec: Any = model.spec
-            took = measure.in_child(measure.bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir)
+            took = in_child(bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir)
             self._dirs[model.key] = found
             config = json.loads((found / "config.json").read_text(encoding="utf-8"))
             kept = sum(path.stat().st_size for path in found.iterdir() if path.suffix != ".safetensors")
@@ -117,7 +120,7 @@ class _Probe:
             assert model is not None
             found = self._folder / prepare.key[:16]
             paths = {name.removeprefix("data."): each.path for name, each in prepare.inputs.items() if isinstance(each, Source)}
-            took = measure.in_child(measure.prepare_rows, self._folder / "rows.json", prepare.spec, self._model_dir(model), paths, found)
+            took = in_child(prepare_rows, self._folder / "rows.json", prepare.spec, self._model_dir(model), paths, found)
             self._dirs[prepare.key] = found
             disk = sum(path.stat().st_size for path in found.iterdir())
             self._facts.put(rows_fact(prepare), {**took, "disk_bytes": disk})
@@ -129,7 +132,7 @@ class _Probe:
         suite = generate.inputs["suite"]
         assert model is not None
         assert isinstance(suite, Source)
-        found = measure.in_child(measure.prompt_ids, self._folder / "prompts.json", generate.spec, self._model_dir(model), suite.path)
+        found = in_child(prompt_ids, self._folder / "prompts.json", generate.spec, self._model_dir(model), suite.path)
         self._facts.put(prompts_fact(generate), {"turns": [[len(ids) for ids in turns] for turns in found["turns"]]})
         return found["turns"]
 
@@ -144,7 +147,7 @@ class _Probe:
         spec: Any = stage.spec
         self._say(f"{spec.method.kind}: a few steps")
         out_dir = self._folder / f"tuned-{stage.key[:16]}"
-        profile = measure.tune_profile(spec, shape, model_dir, data_dir, out_dir, step_seconds)
+        profile = tune_profile(spec, shape, model_dir, data_dir, out_dir, step_seconds)
         self._calibration.tune[tune_profile_name(shape, spec)] = profile
         self._calibration.save()
         if num_trainable(shape, spec.method) < num_parameters(shape):
@@ -159,7 +162,7 @@ class _Probe:
         spec: Any = stage.spec
         prompts = [turns[0] for turns in self._prompts(stage)]
         self._say(f"{spec.engine.kind}: a few passes")
-        profile, answers = measure.answer_profile(
+        profile, answers = answer_profile(
             spec, shape, self._model_dir(model), adapter.get(model.key), prompts, self._folder / f"answers-{stage.key[:16]}.json"
         )
         self._calibration.answer[answer_profile_name(shape, spec)] = profile

@@ -72,10 +72,10 @@ class TuneProfile(_Coefficients):
 
     def seconds(self, passes: TrainingPasses, shape: Shape, method: MethodLike, *, export: bool) -> float:
         """Of a whole stage."""
-        flops = sum(pack_flops(each, shape, method) for each in passes.packs) * passes.scale
+        flops = pack_flops(passes.whole, shape, method) * passes.scale
         train = len(passes.packs) * passes.scale * self.pack_seconds + flops * self.flop_seconds
         train += passes.num_steps * self.step_seconds * num_trainable(shape, method) + self.first_seconds
-        validated = sum(forward_pack_flops(each, shape) for each in passes.validation) * passes.num_evaluations
+        validated = forward_pack_flops(passes.evaluation, shape) * passes.num_evaluations
         ends = self.export_seconds if export else 0.0
         return self.load_seconds + train + validated * self.validate_flop_seconds + ends + self.other_seconds
 
@@ -113,20 +113,15 @@ class AnswerProfile(_Coefficients):
 
     def seconds(self, calls: list[AnsweringPasses], shape: Shape, *, adapted: bool, each: int) -> float:
         """Of a whole stage whose engine was called so often; `each`: bytes of a number."""
-        work = sum(self.opening_seconds + call.scale * sum(self.pass_seconds(one, shape, each) for one in call.passes) for call in calls)
+        work = sum(self.opening_seconds + call.scale * self.passes_seconds(call, shape, each) for call in calls)
         return self.load_seconds + self.merge_seconds * adapted + self.other_seconds + work
 
-    def pass_seconds(self, one: AnswerPass, shape: Shape, each: int) -> float:
-        """Of one admission and one step."""
-        read = self.read_pass_seconds + read_flops(one, shape) * self.read_flop_seconds if one.read_tokens else 0.0
-        return read + self.step_pass_seconds(one, shape, each)
-
-    def step_pass_seconds(self, one: AnswerPass, shape: Shape, each: int) -> float:
-        """Of one step."""
-        if one.rows == 0:
-            return 0.0
-        rows = padded_rows(one.rows, self.row_quantum)
-        return self.step_seconds + rows * self.step_row_seconds + one.places * place_bytes(shape, each) * self.place_byte_seconds
+    def passes_seconds(self, call: AnsweringPasses, shape: Shape, each: int) -> float:
+        """Of all admissions and steps of a call."""
+        read = call.num_reads * self.read_pass_seconds + read_flops(call.read, shape) * self.read_flop_seconds
+        rows = sum(padded_rows(rows, self.row_quantum) * count for rows, count in call.steps.items())
+        seen = call.step_places * place_bytes(shape, each) * self.place_byte_seconds
+        return read + call.steps.total() * self.step_seconds + rows * self.step_row_seconds + seen
 
     def memory_bytes(self, calls: list[AnsweringPasses], shape: Shape, *, each: int) -> int:
         """Peak of the process."""

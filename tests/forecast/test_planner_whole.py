@@ -1,0 +1,85 @@
+"""The planner on a toy study, by the public commands: measured once, predicted, recorded, and shown beside what it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+pytestmark = pytest.mark.slow
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def folder(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("planned") / "study"
+    shutil.copytree(toy, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def campana(folder: Path) -> Call:
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "CAMPANA_CACHE": str(folder / "cache")}
+        argv = [sys.executable, "-m", "campana", *words]
+        done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def planned(campana: Call) -> subprocess.CompletedProcess[str]:
+    return campana("plan", "study.yaml", "--json")
+
+
+def test_without_a_probe_nothing_is_made_up(campana: Call, folder: Path) -> None:
+    told = json.loads(campana("plan", "study.yaml", "--no-probe", "--json", "--store", "elsewhere").stdout)
+    tune = next(stage for stage in told["stages"] if stage["kind"] == "tune")
+    assert tune["forecast"]["seconds"] is None or (folder / "cache" / "forecast").is_dir()
+    assert not (folder / "elsewhere" / "objects").exists()
+
+
+def test_a_plan_measures_once_and_predicts_every_stage(planned: Any, campana: Call, folder: Path) -> None:
+    assert "measuring this machine" in planned.stderr
+    told = json.loads(planned.stdout)
+    Draft202012Validator(json.loads(campana("describe", "--schema", "plan").stdout)).validate(told)
+    assert told["forecast"]["unknown"] == 0, planned.stderr
+    for stage in told["stages"]:
+        assert stage["forecast"]["seconds"] > 0
+        if stage["kind"] in ("tune", "generate"):
+            assert stage["forecast"]["memory_bytes"] > 10**8
+            assert stage["forecast"]["disk_bytes"] > 0
+    assert told["forecast"]["money"] == pytest.approx(told["forecast"]["seconds"] / 1000, rel=1e-6)
+    assert not (folder / ".campana" / "objects").exists(), "the probe leaves the store alone"
+    again = campana("plan", "study.yaml")
+    assert "measuring" not in again.stderr
+    assert again.stdout.splitlines()[3].startswith("about ")
+    assert " EUR on this machine" in again.stdout
+
+
+def test_a_run_records_what_was_predicted_and_the_report_compares(planned: Any, campana: Call, folder: Path) -> None:
+    before = {stage["key"]: stage["forecast"] for stage in json.loads(planned.stdout)["stages"]}
+    campana("run", "study.yaml")
+    report = json.loads((folder / ".campana/reports/study/report.json").read_text(encoding="utf-8"))
+    Draft202012Validator(json.loads(campana("describe", "--schema", "report").stdout)).validate(report)
+    forecast = report["measured"]["forecast"]
+    assert {line["key"]: line["seconds"]["predicted"] for line in forecast["stages"]} == pytest.approx(
+        {key: told["seconds"] for key, told in before.items()}
+    )
+    for kind in ("tune", "generate"):
+        assert forecast["kinds"][kind]["memory_bytes"]["median"] == pytest.approx(1, abs=0.25)
+    assert forecast["kinds"]["tune"]["disk_bytes"]["median"] == pytest.approx(1, abs=0.25)
+    page = (folder / ".campana/reports/study/report.html").read_text(encoding="utf-8")
+    assert "Predicted and actual" in page
+    assert json.loads(campana("plan", "study.yaml", "--json").stdout)["forecast"] is None, "nothing is left to predict"
