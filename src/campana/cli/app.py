@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from campana.cli import read
 from campana.errors import CampanaError, UserError
 
 OK, FAILED, WRONG = 0, 1, 2
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(read.app)
 
 StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (YAML).", show_default=False)]
 StorePath = Annotated[Path, typer.Option("--store", envvar="CAMPANA_STORE", help="Where built stages are kept.")]

@@ -1,0 +1,71 @@
+"""`campana read`: train readers of passages, score them, let them answer, serve and export them. Parses words only; see `reading`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="read",
+    help="Readers that answer a question from a passage, or say that it has no answer.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Reader = Annotated[Path, typer.Option("--model", "-m", help="The reader's folder.", show_default=False)]
+Questions = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Questions: SQuAD JSON, or JSONL or Parquet with a question a row.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+Documents = Annotated[
+    list[str] | None, typer.Option("--document", "-d", help="Only these documents (titles); a file name after @ holds one a line.")
+]
+
+
+@app.command()
+def answer(
+    model: Reader,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Questions; or give --question and --passage.")] = None,
+    question: Annotated[str | None, typer.Option("--question", "-q", help="One question.")] = None,
+    passage: Annotated[str | None, typer.Option("--passage", "-p", help="Its passage; a file name after @; - for stdin.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Abstain where the margin is above; default: the fitted threshold, or 0.")] = None,
+    nbest: Annotated[int, typer.Option(min=1, help="Spans listed with each answer.")] = 5,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout.")] = None,
+) -> None:
+    """Answer questions: a JSON object a line, with the span, P(no answer), why the reader abstains, and the best spans."""
+    from campana.cli import reading
+
+    reading.answer(model, file, question, passage, threshold, nbest, output)
+
+
+@app.command()
+def score(
+    file: Questions,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="The reader's folder.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help='Answers to score instead: {"id": "text"}, or lines of `campana read answer`.')
+    ] = None,
+    document: Documents = None,
+    style: Annotated[str | None, typer.Option(help="squad or cmrc; default: by the passages' script.")] = None,
+    as_json: Json = False,
+) -> None:
+    """EM and F1 with and without answers apart, at threshold 0, the fitted one and the oracle; AUROC and calibration."""
+    from campana.cli import reading
+
+    reading.score(file, model, predictions, document, style, as_json)
+
+
+@app.command()
+def calibrate(
+    file: Questions,
+    model: Reader,
+    document: Documents = None,
+    kind: Annotated[str, typer.Option(help="temperature or isotonic.")] = "temperature",
+    objective: Annotated[str, typer.Option(help="What the threshold makes best: f1 or exact.")] = "f1",
+) -> None:
+    """Fit the threshold and P(no answer) on held-out documents, and store both with the reader."""
+    from campana.cli import reading
+
+    reading.calibrate(file, model, document, kind, objective)

@@ -1,0 +1,281 @@
+"""A reader: any transformers encoder with a span head, its tokenizer, and how it reads. Loading, saving, answering.
+
+    reader = Reader.load(Path("my-reader"))
+    for answer in reader.answer(read_examples(Path("questions.jsonl"), Problems())):
+        print(answer.to_json())
+
+A reader's folder is an ordinary transformers question-answering model (config.json, model.safetensors, tokenizer.json), which other
+libraries read as well, plus reader.json: settings, threshold, calibration and what they were fitted on. A folder without reader.json (a
+model from elsewhere) reads with the default settings, uncalibrated. safetensors and JSON only; no pickle, no code from a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from campana.errors import ModelError
+from campana.models.folder import read_json, refuse_unsafe, weight_files
+from campana.models.load import load_tokenizer
+from campana.models.quiet import quiet
+from campana.reading.answer import Found, ReaderAnswer, answer_of
+from campana.reading.calibration import Calibration, calibration_from_dict
+from campana.reading.combine import combine
+from campana.reading.decode import decode
+from campana.reading.examples import Example
+from campana.reading.layout import Layout
+from campana.reading.settings import Settings
+from campana.reading.threshold import Threshold
+from campana.reading.windows import Batch, Group, groups
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SCHEMA = "campana.reader/1"
+HEAD = "qa_outputs"
+BATCH_TOKENS = 4096
+"""Tokens of a batch, padding included; on two cores larger ones are no faster."""
+
+Forward = Callable[[Batch], "tuple[Tensor, Tensor]"]
+"""A batch -> start and end logits, (B, L) each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A model that reads. `forward` is the model itself, or another engine for it (ONNX)."""
+
+    forward: Forward
+    layout: Layout
+    settings: Settings
+    threshold: Threshold | None = None
+    calibration: Calibration | None = None
+    about: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What reader.json says of how it was made."""
+    batch_tokens: int = BATCH_TOKENS
+
+    @classmethod
+    def load(cls, folder: Path) -> Reader:
+        """The reader in a folder. Raises ModelError for a folder that holds none, or a head that was never trained."""
+        model, tokenizer, fresh = load_span_model(folder)
+        if fresh:
+            raise ModelError(
+                "this is an encoder without a span head: it cannot read yet",
+                where=str(folder),
+                hint=f"train one: campana read train FILE --model {folder} --out DIR",
+            )
+        return cls.of(model, tokenizer, folder)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> Reader:
+        """A reader of a model in memory; with a folder, what its reader.json says."""
+        stored = read_stored(folder) if folder else {}
+        settings = Settings.from_dict(stored.get("settings") or {})
+        longest = longest_input(model, tokenizer)
+        if settings.max_length > longest:
+            settings = replace(settings, max_length=longest)
+        threshold, calibration = stored.get("threshold"), stored.get("calibration")
+        return cls(
+            model_forward(model.eval()),
+            Layout.of(tokenizer),
+            settings,
+            Threshold.from_dict(threshold) if threshold else None,
+            calibration_from_dict(calibration) if calibration else None,
+            stored.get("about") or {},
+        )
+
+    def find(self, examples: Iterable[Example]) -> Iterator[Found]:
+        """The best spans of each question, in order, before any threshold. Streams: memory does not grow with the number of questions."""
+        for group in groups(examples, self.layout, self.settings):
+            yield from self._find_in(group)
+
+    def answer(self, examples: Iterable[Example], *, threshold: float | None = None, num_candidates: int = 5) -> Iterator[ReaderAnswer]:
+        """An answer to each question, in order. `threshold`: None means the fitted one, or 0 where none was fitted."""
+        bar = self.bar if threshold is None else threshold
+        for found in self.find(examples):
+            p_no_answer = None
+            if self.calibration is not None:
+                p_no_answer = float(self.calibration.p_no_answer(np.array([found.margin]))[0])
+            yield answer_of(found, bar, p_no_answer, num_candidates)
+
+    @property
+    def bar(self) -> float:
+        """The threshold in use: the fitted one, or 0."""
+        return self.threshold.value if self.threshold else 0.0
+
+    def stored(self) -> dict[str, Any]:
+        """What reader.json holds."""
+        return {
+            "schema": SCHEMA,
+            "settings": self.settings.as_dict(),
+            "threshold": self.threshold.as_dict() if self.threshold else None,
+            "calibration": self.calibration.as_dict() if self.calibration else None,
+            "about": dict(self.about),
+        }
+
+    def _find_in(self, group: Group) -> Iterator[Found]:
+        num_windows, num_best = len(group.of_example), self.settings.num_best
+        score = np.empty((num_windows, num_best), dtype=np.float32)
+        start = np.empty((num_windows, num_best), dtype=np.int64)
+        end = np.empty((num_windows, num_best), dtype=np.int64)
+        null = np.empty(num_windows, dtype=np.float32)
+        for windows in group.batches(self.batch_tokens):
+            batch = group.collate(windows)
+            columns = spans_of(batch, self.forward, group, self.settings)
+            score[windows], start[windows], end[windows], null[windows] = columns
+        verdicts = combine(self.settings.combine, len(group.examples), group.of_example, score, start, end, null)
+        num_of = np.bincount(group.of_example, minlength=len(group.examples))
+        for index, example in enumerate(group.examples):
+            kept = int((verdicts.start[index] >= 0).sum())
+            yield Found(
+                example,
+                verdicts.margin[index, :kept],
+                verdicts.start[index, :kept],
+                verdicts.end[index, :kept],
+                group.passages[index],
+                int(num_of[index]),
+                group.question_was_cut(index),
+            )
+
+
+def spans_of(batch: Batch, forward: Forward, group: Group, settings: Settings) -> tuple[Any, Any, Any, Any]:
+    """(scores, first passage tokens, last passage tokens, null scores) of a batch's windows, as arrays."""
+    import torch
+
+    with torch.inference_mode():
+        start_BL, end_BL = forward(batch)
+        found = decode(
+            start_BL,
+            end_BL,
+            torch.from_numpy(batch.can_start),
+            torch.from_numpy(batch.can_end),
+            null_index=group.layout.null_index,
+            num_best=settings.num_best,
+            max_answer_tokens=settings.max_answer_tokens,
+        )
+    shift = (group.first[batch.windows] - batch.passage_at)[:, None]
+    start, end = found.start.numpy(), found.end.numpy()
+    absent = start < 0
+    return found.score.numpy(), np.where(absent, -1, start + shift), np.where(absent, -1, end + shift), found.null.numpy()
+
+
+def model_forward(model: PreTrainedModel) -> Forward:
+    """The model as a function of a batch, on the device where it is; logits come back to the CPU."""
+
+    def forward(batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = span_logits(model, **model_inputs(model, batch))
+        return logits[0].cpu(), logits[1].cpu()
+
+    return forward
+
+
+def model_inputs(model: PreTrainedModel, batch: Batch) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask` and, where the model has them, `token_type_ids`, on the model's device."""
+    import torch
+
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if takes_types(model):
+        inputs["token_type_ids"] = batch.token_type_ids
+    return {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+
+
+def takes_types(model: PreTrainedModel) -> bool:
+    """Whether the model tells question from passage by type ids."""
+    return getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def hidden_states(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
+    """(B, L, H): the encoder's last layer, which the head reads. For losses that look at span vectors."""
+    return model.base_model(**inputs).last_hidden_state
+
+
+def head_logits(model: PreTrainedModel, hidden_BLH: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and end logits, (B, L) each, of hidden states."""
+    logits_BL2 = getattr(model, HEAD)(hidden_BLH)
+    return logits_BL2[..., 0], logits_BL2[..., 1]
+
+
+def span_logits(model: PreTrainedModel, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and end logits, (B, L) each."""
+    return head_logits(model, hidden_states(model, **inputs))
+
+
+def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
+    """(model with a span head, tokenizer, whether the head is new), float32. A new head is random: seed torch before.
+
+    Raises ModelError for architectures without a plain two-output head, missing weights, pickles and foreign code.
+    """
+    import torch
+    from transformers import AutoModelForQuestionAnswering
+
+    refuse_unsafe(folder)
+    weight_files(folder)
+    with quiet():
+        try:
+            loaded: Any = AutoModelForQuestionAnswering.from_pretrained(
+                str(folder), num_labels=2, dtype=torch.float32, output_loading_info=True, use_safetensors=True, local_files_only=True
+            )
+        except ValueError as error:
+            raise ModelError(
+                f"no span head for this kind of model: {str(error).splitlines()[0][:200]}",
+                where=str(folder),
+                hint="give an encoder such as BERT, RoBERTa, ELECTRA, DeBERTa or ModernBERT",
+            ) from error
+    model, report = loaded
+    if not hasattr(model, HEAD):
+        raise ModelError(f"{type(model).__name__} has another kind of head", where=str(folder), hint="give an encoder such as BERT")
+    missing = sorted(report["missing_keys"])
+    fresh = [name for name in missing if name.startswith(HEAD + ".")]
+    absent = [name for name in missing if name not in fresh] + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise ModelError(f"the model has no fitting weights for {absent[0]}", where=str(folder), hint="fetch the model again")
+    tokenizer = load_tokenizer(folder)
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()  # some files ask for it, and would pass it on to whoever loads what is saved here
+        backend.no_padding()
+    return model.eval(), tokenizer, bool(fresh)
+
+
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that the model can take: its positions (RoBERTa's begin after the padding id), and what its tokenizer says."""
+    config: Any = model.config
+    positions = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
+    table: Any = getattr(embeddings, "position_embeddings", None)
+    if getattr(table, "padding_idx", None) is not None:
+        positions -= int(table.padding_idx) + 1
+    return max(1, min(positions, int(tokenizer.model_max_length)))
+
+
+def read_stored(folder: Path) -> dict[str, Any]:
+    """What reader.json says; empty where there is none."""
+    path = folder / "reader.json"
+    if not path.is_file():
+        return {}
+    stored = read_json(path)
+    if stored.get("schema") != SCHEMA:
+        raise ModelError(
+            f"its schema is {stored.get('schema')!r}, not {SCHEMA!r}", where=str(path), hint="was it written by another version?"
+        )
+    return stored
+
+
+def write_stored(folder: Path, stored: Mapping[str, Any]) -> None:
+    """Write reader.json, whole or not at all."""
+    temporary = folder / "reader.json.new"
+    temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(folder / "reader.json")
+
+
+def save_reader(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reader: Reader) -> None:
+    """Write a reader's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    write_stored(folder, reader.stored())

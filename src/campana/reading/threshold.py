@@ -1,0 +1,81 @@
+"""When to say that there is no answer: where the margin is above a threshold. Fitted on documents that are named and kept with it.
+
+    fitted = fit(margins_E, answered_E, empty_E, documents=["Normans"])
+    fitted.value
+
+`answered` is what the best span scores on a question if it is given, `empty` what no answer scores (EM or F1, 0..1). The threshold that
+is best on the evaluated questions themselves is an *oracle*: it is reported beside the fitted one, never in its place.
+
+Questions of equal margin are answered together or not at all, so the search looks only between different margins. The official search
+takes them one by one and can find a score that no threshold reaches (100 instead of 50 for two questions of equal margin, one right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A threshold and where it comes from."""
+
+    value: float
+    documents: tuple[str, ...]
+    """What it was fitted on. Nothing of these documents may be evaluated."""
+    num_questions: int
+    objective: str
+    """`exact` or `f1`, over answerable and unanswerable questions."""
+    reached: float
+    """The objective there, in percent."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "documents": list(self.documents)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Threshold:
+        """What `as_dict` gave."""
+        value, reached = float(stored["value"]), float(stored["reached"])
+        return cls(value, tuple(stored["documents"]), int(stored["num_questions"]), str(stored["objective"]), reached)
+
+
+def best_threshold(margins: NDArray[np.float64], answered: NDArray[np.float64], empty: NDArray[np.float64]) -> tuple[float, float]:
+    """(threshold, mean score 0..1 there): the best of all thresholds; of those that are as good, the one nearest to 0.
+
+    Arrays (E,). A threshold lies half-way between neighbouring margins, or 1 beyond the outermost; 0 stands for its whole interval, as it
+    needs no fitting. Margins of +inf are never answered.
+    """
+    if not len(margins):
+        return 0.0, 0.0
+    finite = np.isfinite(margins)
+    levels, group = np.unique(margins[finite], return_inverse=True)
+    if not len(levels):
+        return 0.0, float(empty.mean())
+    steps = np.bincount(group, weights=(answered - empty)[finite], minlength=len(levels))
+    totals = float(empty.sum()) + np.concatenate([[0.0], np.cumsum(steps)])
+    low, high = np.concatenate([[-np.inf], levels]), np.concatenate([levels, [np.inf]])
+    # From one level up to below the next, every threshold decides alike.
+    middle = np.concatenate([[levels[0] - 1.0], levels[:-1] + np.diff(levels) / 2, [levels[-1] + 1.0]])
+    middle = np.where((low <= 0) & (high > 0), 0.0, middle)
+    best = np.nonzero(totals >= totals.max() - 1e-9)[0]
+    chosen = best[np.argmin(np.abs(middle[best]))]
+    return float(middle[chosen]), float(totals[chosen] / len(margins))
+
+
+def fit(
+    margins: NDArray[np.float64],
+    answered: NDArray[np.float64],
+    empty: NDArray[np.float64],
+    documents: Iterable[str],
+    objective: str = "f1",
+) -> Threshold:
+    """The best threshold on held-out questions, and their documents."""
+    value, reached = best_threshold(margins, answered, empty)
+    return Threshold(value, tuple(sorted(set(documents))), len(margins), objective, 100.0 * reached)

@@ -1,0 +1,70 @@
+"""Tiny real readers: two layers, a WordPiece or byte-level vocabulary of a few hundred tokens, made on the spot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TEXT = [
+    "Rome is the capital of Italy and Paris is the capital of France .",
+    "who what where when is was the capital of a city in 1998 and 2001 ?",
+    "Anna went to Rome in 1998 , Ben to Paris in 2001 .",
+]
+
+
+def word_pieces() -> Any:
+    """BERT's normaliser, pre-tokenizer and layout over a small vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=specials, show_progress=False)
+    backend.train_from_iterator(TEXT * 20, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
+
+
+def byte_level() -> Any:
+    """RoBERTa's way: bytes, a leading space that belongs to the word, two separators between the texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=specials, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(TEXT * 20, trainer)
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False, add_prefix_space=False)
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
+
+
+def tiny_bert(seed: int = 0, **changes: Any) -> Any:
+    """A two-layer BERT with a span head, random weights."""
+    import torch
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(seed)
+    config = BertConfig(**{"vocab_size": 200, "max_position_embeddings": 128, "initializer_range": 0.5, **sizes, **changes})
+    return BertForQuestionAnswering(config).eval()
+
+
+def tiny_roberta(seed: int = 0) -> Any:
+    """A two-layer RoBERTa with a span head: positions begin after the padding id, one type of token."""
+    import torch
+    from transformers import RobertaConfig, RobertaForQuestionAnswering
+
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    torch.manual_seed(seed)
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    config = RobertaConfig(vocab_size=320, max_position_embeddings=130, type_vocab_size=1, initializer_range=0.5, **ids, **sizes)
+    return RobertaForQuestionAnswering(config).eval()
