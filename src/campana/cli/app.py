@@ -35,6 +35,22 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, f
 DEFAULT_STORE = Path(".campana")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from campana import __version__
+
+        _print(f"campana {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[bool, typer.Option("--version", help="Say which campana this is.", is_eager=True, callback=_version)] = False,
+) -> None:
+    """Studies of how to tune a language model, answered with intervals and costs."""
+    del version  # typer has called `_version`
+
+
 def main() -> None:
     """Run the command line; the exit code says how it ended."""
     try:
