@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -52,6 +53,13 @@ def test_the_cache_is_kept_on_disk_and_shared(tmp_path: Path, monkeypatch: pytes
     assert cache.get(path, path.stat()) is None
     (tmp_path / "digests.json").write_text("{")
     assert DigestCache(tmp_path).get(other, other.stat()) is None
+
+
+def test_a_cache_that_holds_something_else_is_no_cache(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("a")
+    (tmp_path / "digests.json").write_text(json.dumps({str(path.resolve()): 5}))
+    assert digest_path(path, DigestCache(tmp_path)) == digest_path(path)
 
 
 def test_what_cannot_be_digested_is_said(tmp_path: Path) -> None:

@@ -169,6 +169,22 @@ def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+def test_an_object_without_its_manifest_is_set_aside_and_built_again(store: Store) -> None:
+    stage = grow("a")
+    publish(store, stage)
+    (store.object_dir(stage.key) / "manifest.json").unlink()
+    assert not store.has(stage.key)
+    publish(store, stage)
+    assert verify(store) == []
+    assert len(list((store.root / "quarantine").iterdir())) == 1
+
+
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("hello")
+    with pytest.raises(StoreError, match="a store is a folder"):
+        Store(tmp_path / "store")
+
+
 def test_looking_into_a_store_writes_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "new")
     make_plan([grow("a")], store)

@@ -93,6 +93,14 @@ def test_garbage_is_listed_with_its_cost_and_swept_on_demand(store: Store) -> No
     assert list((store.root / "quarantine").iterdir()) == []
 
 
+def test_two_studies_of_one_name_are_forgotten_apart(store: Store) -> None:
+    first, second = grow("first"), grow("second")
+    put(store, first, second)
+    store.record_run("study", [first.key], study="/a/study.yaml")
+    store.record_run("study", [second.key], study="/b/study.yaml")
+    assert plan_gc(store, last_runs=1) == []
+
+
 def test_earlier_forms_of_a_study_can_be_forgotten(store: Store) -> None:
     old, new = grow("old"), grow("new")
     put(store, old, new)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from stored import grow, publish
 
+from campana.core.digest import digest_path
 from campana.core.runner import run
-from campana.core.spec import Resources, Source, Stage
+from campana.core.spec import Context, Meter, Resources, Source, Stage, StageSpec
 from campana.core.store import Store
 from campana.core.task import Task
 from campana.core.work import Throttle
@@ -76,6 +77,26 @@ def test_a_source_that_changed_since_it_was_planned_stops_the_stage(store: Store
     path.write_text("new")
     stage = Stage(grow("a").spec, {"data": Source("sha256:" + "0" * 64, path)}, label="a")
     assert "has changed since the study was planned" in run([stage], store, Inline()).failed[stage.key]
+
+
+def test_a_source_that_changes_while_it_is_read_stops_the_stage(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text("old")
+    spec = grow("a").spec.model_copy(update={"tally": str(path)})  # What it appends to, at its end, is its own source.
+    stage = Stage(spec, {"data": Source(digest_path(path), path)}, label="a")
+    result = run([stage], store, Inline())
+    assert "has changed while it was read" in result.failed[stage.key]
+    assert not store.has(stage.key)
+
+
+def test_a_full_disk_that_a_rust_library_met_is_a_full_disk(store: Store, tmp_path: Path) -> None:
+    def run_out(_spec: StageSpec, _context: Context) -> Meter:
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    stage = grow("a")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(stage.spec), "run", run_out)
+        assert "the disk is full" in run([stage], store, Inline()).failed[stage.key]
 
 
 def test_a_key_that_is_being_built_is_left_alone(store: Store) -> None:

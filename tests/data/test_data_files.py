@@ -134,9 +134,15 @@ def test_only_wanted_rows_are_parsed_and_keep_their_numbers(tmp_path) -> None:
 def test_files_that_cannot_be_read_at_all_say_what_to_do(tmp_path) -> None:
     (tmp_path / "wide.jsonl").write_text('{"a": 1}', encoding="utf-16")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 but then nothing")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 9)[:-9])
+    (tmp_path / "more.json").write_text('[{"a": 1}]\n[{"a": 2}]\n')
+    (tmp_path / "list.jsonl").write_text('["a"]\n{"a": 2}\n')
     for path, message in (
         (tmp_path / "wide.jsonl", "UTF-16"),
         (tmp_path / "cut.parquet", "damaged Parquet"),
+        (tmp_path / "cut.jsonl.gz", "damaged gzip"),
+        (tmp_path / "more.json", "more text after the array"),
+        (tmp_path / "list.jsonl", "more text after the array"),
         (tmp_path / "no.json", "no data file"),
     ):
         with pytest.raises(DataError, match=message) as caught:

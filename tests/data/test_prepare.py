@@ -139,6 +139,7 @@ def test_every_drop_has_its_reason_and_an_example(run: Prepare, tmp_path: Path) 
     bad = [
         json.dumps({"instruction": "no answer", "output": "  "}),
         json.dumps({"instruction": "half a pair", "output": "\ud83d"}),
+        json.dumps({"half a name \ud83d": "x"}),
         json.dumps(rows(20)[3]),
         json.dumps({"instruction": "long", "output": "word " * 400}),
         json.dumps({"question": "other names"}),
@@ -152,7 +153,7 @@ def test_every_drop_has_its_reason_and_an_example(run: Prepare, tmp_path: Path) 
         "not UTF-8": 2,
         "duplicate": 1,
         "too long": 1,
-        "missing field": 1,
+        "missing field": 2,
         "not JSON": 1,
         "truncated JSON": 1,
     }
@@ -160,7 +161,7 @@ def test_every_drop_has_its_reason_and_an_example(run: Prepare, tmp_path: Path) 
     assert "no answer" in dropped["empty answer"]["example"]["excerpt"]
     assert dropped["duplicate"]["example"]["detail"] == "equal to a:row 4"
     entry = done.report["data_sets"]["a"]
-    assert entry["read"] == entry["kept"] + sum(value["count"] for value in dropped.values()) == 28
+    assert entry["read"] == entry["kept"] + sum(value["count"] for value in dropped.values()) == 29
 
 
 def test_duplicates_across_data_sets_stay_in_the_first_by_name(run: Prepare) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -61,6 +62,13 @@ def test_a_bad_row_is_an_error_with_its_line(row, message, hint, write_rows) -> 
     assert caught.value.where is not None
     assert caught.value.where.startswith("suite.jsonl:2")
     assert hint is None or hint in (caught.value.hint or "")
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path) -> None:
+    path = tmp_path / "suite.jsonl"
+    path.write_text(json.dumps({**GOOD, "reference": "\ud83d"}) + "\n", encoding="utf-8")  # As the escape that JSON allows.
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        read_suite(path, "campana")
 
 
 def test_two_items_of_one_id_name_both_lines(write_rows) -> None:

@@ -54,6 +54,12 @@ def unpacked(page: str, name: str) -> str:
     return gzip.decompress(base64.b64decode(found[1])).decode()
 
 
+def test_a_currency_is_text(report: dict) -> None:
+    report = copy.deepcopy(report)
+    report["costs"]["currency"] = NASTY
+    assert "<script>alert" not in render(report)
+
+
 def test_the_answer_comes_first(page: str, report: dict) -> None:
     heading = re.search(r"<h1>(.*?)</h1>", page)
     assert heading is not None

@@ -140,6 +140,24 @@ WRONG = [
     ("unequal search", ("tune.lr: 1e-4", "tune.lr: {search: [1e-4, 3e-4]}"), "factors", "same learning-rate search", "as many candidates"),
     ("equal seeds", ("[0, 1]", "[0, 0]"), "study.yaml:3 seeds", "two seeds are equal", ""),
     ("a rate in words", ("tune.lr: 1e-5", "tune.lr: fast"), "study.yaml:19", "must be a number", ""),
+    ("true is no number", ("data: {rows: 8}", "data: {rows: true}"), "study.yaml:23", "rows cannot be true", ""),
+    ("true is no rate", ("tune.lr: 1e-5", "tune.lr: true"), "study.yaml:19 factors.method.full.tune.lr", "cannot be true", ""),
+    ("minutes are no count", ("data: {rows: 8}", "data: {rows: 1:30}"), "study.yaml:23", "whole number, not '1:30'", ""),
+    ("a rate of nothing", ("tune.lr: 1e-5", "tune.lr: 0"), "study.yaml:19 factors.method.full.tune.lr", "greater than 0", ""),
+    ("one candidate", ("tune.lr: 1e-5", "tune.lr: {search: [1e-3]}"), "study.yaml:19 factors.method.full.tune.lr.search", "at least 2", ""),
+    ("a seed of many digits", ("[0, 1]", "[0, 99999999999999999999]"), "study.yaml:3 seeds", "less than", ""),
+    ("endless epochs", ("epochs: 1", "epochs: 1e308"), "study.yaml:13 base.tune.epochs", "less than", ""),
+    ("a control character", ("question: Does", "question: \0Does"), "study.yaml:1", "U+0000", "delete it"),
+    ("a side with itself", ("method=lora, method=full", "method=lora, method=lora"), "study.yaml:2", "with itself", ""),
+    ("a baseline named as an arm", ("  untuned:", "  method=full size=small:"), "study.yaml:25 baselines", "two arms would be named", ""),
+    ("levels alike", ("large: {tune.data: {rows: 8}}", "large: {tune.data: {rows: 4}}"), "study.yaml:23", "set the same", ""),
+    (
+        "one factor within another",
+        ("baselines:", "  more:\n    a: {tune.method.rank: 2}\n    b: {tune.method.rank: 8}\nbaselines:"),
+        "factors.more",
+        "which factor 'method' sets within tune.method",
+        "leave it out",
+    ),
     ("no such baseline", ("method=lora, method=full", "method=lora, untunde"), "study.yaml:2", "no baseline", "untuned"),
 ]
 
@@ -159,8 +177,8 @@ def test_wrong_files_are_told_where_and_what_next(edited: Edited, changes: tuple
 
 
 def test_numbers_and_names_read_as_people_mean_them() -> None:
-    values = parse_document("lr: 1e-5\nname: no\nlevel: {on: 1, 8: 2}\nday: 2026-01-01\nflag: true\n").values
-    assert values == {"lr": 1e-5, "name": "no", "level": {"on": 1, "8": 2}, "day": "2026-01-01", "flag": True}
+    values = parse_document("lr: 1e-5\nname: no\nlevel: {on: 1, 8: 2}\nday: 2026-01-01\nflag: true\nten: 010\ntime: 1:30\n").values
+    assert values == {"lr": 1e-5, "name": "no", "level": {"on": 1, "8": 2}, "day": "2026-01-01", "flag": True, "ten": "010", "time": "1:30"}
 
 
 def test_a_byte_order_mark_is_no_harm(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def publish_report(report: dict[str, Any], folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, content in contents:
-            partial = path.with_name(f".{path.name}.partial")
+            partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # Two runs of one study may end at once.
             partial.write_text(content, encoding="utf-8")
             partial.replace(path)
     except OSError as error:

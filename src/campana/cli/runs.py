@@ -52,7 +52,8 @@ def _record(opened: Opened) -> None:
     """Note what the run needs. A store that cannot be written is no reason to refuse a study that is built already."""
     keys = list(by_key(opened.study.targets))
     try:
-        opened.store.record_run(opened.study.name, keys)
+        where = opened.study.path
+        opened.store.record_run(opened.study.name, keys, **({"study": str(where.resolve())} if where else {}))
     except StoreError:
         if not all(opened.store.has(key) for key in keys):
             raise

@@ -95,7 +95,7 @@ class DigestCache:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / CACHE_NAME
-        self._known: dict[str, list[Any]] | None = None
+        self._known: dict[str, Any] | None = None
         self._new: dict[str, list[Any]] = {}
 
     def get(self, path: Path, status: os.stat_result) -> str | None:
@@ -103,7 +103,7 @@ class DigestCache:
         if self._known is None:
             self._known = self._read()
         entry = self._known.get(str(path.resolve()))
-        return str(entry[-1]) if entry is not None and entry[:-1] == _stamp(status) else None
+        return str(entry[-1]) if isinstance(entry, list) and entry[:-1] == _stamp(status) else None
 
     def put(self, path: Path, status: os.stat_result, digest: str) -> None:
         """Remember a digest."""
@@ -123,7 +123,7 @@ class DigestCache:
             fresh.write_text(json.dumps(self._known))
             fresh.replace(self._path)
 
-    def _read(self) -> dict[str, list[Any]]:
+    def _read(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self._path.read_text()))
         except (OSError, ValueError, TypeError):

@@ -57,14 +57,14 @@ def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) ->
         sync_folder(path.parent)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, hint: str = "campana verify --repair") -> dict[str, Any]:
     """A JSON object. `FileNotFoundError` where there is none, `StoreError` where it is damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(f"damaged: {error}", where=str(path), hint="campana verify --repair") from error
+        raise StoreError(f"damaged: {error}", where=str(path), hint=hint) from error
     if not isinstance(value, dict):
-        raise StoreError("damaged: not a JSON object", where=str(path), hint="campana verify --repair")
+        raise StoreError("damaged: not a JSON object", where=str(path), hint=hint)
     return cast("dict[str, Any]", value)
 
 

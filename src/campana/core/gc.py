@@ -49,8 +49,8 @@ class Garbage:
 def marked(store: Store, keep: Iterable[str] = (), last_runs: int | None = None) -> set[str]:
     """The keys to keep: all that runs name, or that the last so many records of every run name, and the keep-list."""
     keys = set(keep)
-    for records in store.runs().values():
-        for record in records[-last_runs:] if last_runs else records:
+    for records in store.runs_by_study().values():
+        for record in list(records.values())[-last_runs:] if last_runs else records.values():
             keys.update(record["keys"])
     return keys
 
@@ -138,9 +138,8 @@ def _delete(store: Store, garbage: Garbage) -> bool:
 
 
 def _forget(store: Store, last_runs: int) -> None:
-    for folder in _folders(store.root / "runs"):
-        paths = sorted(folder.glob("[!.]*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        for path in paths[:-last_runs]:
+    for records in store.runs_by_study().values():
+        for path in list(records)[:-last_runs]:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 

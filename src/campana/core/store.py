@@ -32,6 +32,7 @@ from campana.core.manifest import NAME, File, Manifest, campana_version, machine
 from campana.errors import StoreError, UserError
 
 SCHEMA = "campana.store/1"
+FORGET = "delete it, then run the studies that are to be kept: each writes its record anew"
 
 
 class Store:
@@ -39,8 +40,10 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        if root.exists() and not root.is_dir():
+            raise StoreError("a store is a folder", where=str(root), hint="give another --store")
         with contextlib.suppress(FileNotFoundError):
-            found = read_json(root / "store.json").get("schema")
+            found = read_json(root / "store.json", hint=f'wrong: it should hold {{"schema": "{SCHEMA}"}}').get("schema")
             if found != SCHEMA:
                 raise StoreError(f"a store of schema {found!r}, not {SCHEMA!r}", where=str(root), hint="use the campana that made it")
 
@@ -197,6 +200,8 @@ class Store:
             sync_folder(staged)
             target = self.object_dir(key)
             target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir() and not self.has(key):  # the remains of an object that lost its manifest
+                self.set_aside(key)
             _rename(staged, target)
             sync_folder(target.parent)
             self._attempts(key).end("built", seconds)
@@ -223,23 +228,34 @@ class Store:
     # Runs
 
     def record_run(self, name: str, keys: Iterable[str], **facts: Any) -> Path:
-        """Note which keys a run needs, before it starts; `gc` keeps them. The same keys again renew the same record."""
+        """Note which keys a run needs, before it starts; `gc` keeps them. The same keys again renew the same record.
+
+        Of the facts, `study` says where the study's file lies: two files of one name are two studies.
+        """
         named = sorted(set(keys))
         self._make()
         with disk_errors(self.root):
             folder = self.root / "runs" / _safe(name)
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"{hash_recipe({'keys': named})[:16]}.json"
+            path = folder / f"{hash_recipe({'keys': named, **({'study': facts['study']} if 'study' in facts else {})})[:16]}.json"
             write_json(path, {"schema": "campana.run/1", "name": name, "created": utc(), "keys": named, **facts})
         return path
 
     def runs(self) -> dict[str, list[dict[str, Any]]]:
         """Run name -> its records, oldest first. A damaged record is an error: what it named is not known."""
         found: dict[str, list[dict[str, Any]]] = {}
+        for (name, _), records in self.runs_by_study().items():
+            found.setdefault(name, []).extend(records.values())
+        return found
+
+    def runs_by_study(self) -> dict[tuple[str, str], dict[Path, dict[str, Any]]]:
+        """(Run name, where its study lies) -> file -> its record, oldest first."""
+        found: dict[tuple[str, str], dict[Path, dict[str, Any]]] = {}
         for folder in sorted(_names(self.root / "runs")):
             paths = [path for path in (self.root / "runs" / folder).glob("*.json") if not path.name.startswith(".")]
-            records = [read_json(path) for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))]
-            found[folder] = records
+            for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
+                record = read_json(path, hint=FORGET)
+                found.setdefault((folder, str(record.get("study", ""))), {})[path] = record
         return found
 
     def _make(self) -> None:

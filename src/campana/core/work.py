@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import threading
 import time
 import traceback
@@ -64,7 +66,8 @@ def perform(task: Task, store: Store, tell: Tell, *, cache_dir: Path | None = No
         with _beating(lambda: store.touch(task.key)):
             spec = task.load_spec()
             context = Context(_inputs(task, store), out_dir, scratch_dir, task.resources, Throttle(tell), cache_dir)
-            meter = _run(task, spec, store, context)
+            with _sources_stay(task, store):
+                meter = _run(task, spec, store, context)
             seconds = time.monotonic() - start
             store.publish(
                 task.key,
@@ -145,11 +148,32 @@ def _inputs(task: Task, store: Store) -> dict[str, Path]:
     return paths
 
 
+@contextlib.contextmanager
+def _sources_stay(task: Task, store: Store) -> Generator[None]:
+    """A source that changes while the stage reads it fails the stage: what it wrote is not of the content that its key names."""
+    try:
+        yield
+    except Exception:
+        _require_unchanged(task, store)
+        raise
+    _require_unchanged(task, store)
+
+
+def _require_unchanged(task: Task, store: Store) -> None:
+    for value in task.inputs.values():
+        identity = value.get("identity", "")
+        if identity.startswith("sha256:") and digest_path(Path(value["path"]), DigestCache(store.root)) != identity:
+            raise DataError("has changed while it was read", where=value["path"], hint="run the same command again")
+
+
 def _in_words(error: Exception, store: Store, task: Task) -> str:
     if isinstance(error, CampanaError):
         return str(error)
     if isinstance(error, OSError) and error.errno in HINTS:
         return str(as_store_error(error, store.root))
+    number = re.search(r"\(os error (\d+)\)", str(error))  # how Rust libraries (safetensors, tokenizers) tell an OSError
+    if number is not None and int(number[1]) in HINTS:
+        return str(as_store_error(OSError(int(number[1]), os.strerror(int(number[1]))), store.root))
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{text}\nhint: the traceback is in {store.work_dir(task.key) / LOG_NAME}"
 

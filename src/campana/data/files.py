@@ -9,11 +9,13 @@ What a file holds is told by its first bytes, not by its name. A damaged row is 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -93,7 +95,7 @@ def read_file(path: Path, wanted: Wanted) -> Iterator[tuple[int, int, RawRow | N
     zipped = head[:2] == b"\x1f\x8b"
     if path.name.removesuffix(".gz").endswith(".txt"):
         return _lines(path, zipped, wanted, _text_row)
-    with _opened(path, zipped) as file:
+    with _gzip_errors(path), _opened(path, zipped) as file:
         layout = _layout(file)
     if layout == "lines":
         return _lines(path, zipped, wanted, _json_row)
@@ -105,6 +107,14 @@ def _opened(path: Path, zipped: bool) -> IO[bytes]:
     if file.read(3) != b"\xef\xbb\xbf":
         file.seek(0)
     return file
+
+
+@contextlib.contextmanager
+def _gzip_errors(path: Path) -> Generator[None]:
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"a damaged gzip file: {error}", where=str(path), hint="fetch it again") from error
 
 
 def _layout(file: IO[bytes]) -> str:
@@ -122,7 +132,7 @@ def _layout(file: IO[bytes]) -> str:
 
 def _lines(path: Path, zipped: bool, wanted: Wanted, parse: Callable[[bytes], RawRow]) -> Iterator[tuple[int, int, RawRow | None]]:
     ordinal = 0
-    with _opened(path, zipped) as file:
+    with _gzip_errors(path), _opened(path, zipped) as file:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
@@ -169,7 +179,7 @@ def _values(path: Path, zipped: bool, wanted: Wanted, *, array: bool) -> Iterato
     the next `}, {`; an element that the file's end cuts off is one `truncated JSON` row.
     """
     decoder = json.JSONDecoder()
-    with _opened(path, zipped) as file:
+    with _gzip_errors(path), _opened(path, zipped) as file:
         window = _Window(file)
         if array:
             window.skip_to("[")
@@ -179,6 +189,14 @@ def _values(path: Path, zipped: bool, wanted: Wanted, *, array: bool) -> Iterato
             if start is None or (array and window.text.startswith("]", start)):
                 if array and start is None:
                     yield ordinal, ordinal + 1, DroppedRow("truncated JSON", "the array has no end")
+                elif array and start is not None:
+                    window.position = start + 1
+                    if (rest := window.skip(_GAP)) is not None:
+                        raise DataError(
+                            f"more text after the array that the file starts with: {window.text[rest : rest + 60]!r}",
+                            where=str(path),
+                            hint="a file is one JSON array, or one object a line",
+                        )
                 return
             found = _element(window, decoder, start, ordinal + 1)
             if found is None:

@@ -34,6 +34,7 @@ def read_suite(path: Path, format: Literal["campana", "belle"]) -> list[Item]:  
         where = f"{path.name}:{number}"
         if isinstance(row, DroppedRow):
             raise DataError(str(row), where=where, hint="each line of a suite is one JSON object")
+        _require_utf8(row, where)
         item = _item(row, where) if format == "campana" else _belle_item(row, where)
         if item.id in lines:
             raise DataError(
@@ -44,6 +45,15 @@ def read_suite(path: Path, format: Literal["campana", "belle"]) -> list[Item]:  
     if not items:
         raise DataError("a suite without items", where=str(path))
     return items
+
+
+def _require_utf8(row: Mapping[str, Any], where: str) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"half a surrogate pair, {error.object[error.start]!r}: no text", where=where, hint="write the character itself, in UTF-8"
+        ) from None
 
 
 def category_of(name: str) -> str:

@@ -38,12 +38,17 @@ class Drops:
         """Count one row."""
         self.counts[dropped.reason] = self.counts.get(dropped.reason, 0) + 1
         if dropped.reason not in self.examples:
-            self.examples[dropped.reason] = {"where": where, "detail": dropped.detail[:200], "excerpt": excerpt[:200]}
+            self.examples[dropped.reason] = {"where": where, "detail": _writable(dropped.detail[:200]), "excerpt": _writable(excerpt[:200])}
 
     def as_dict(self) -> dict[str, Any]:
         """Reason -> count and example, the most frequent first."""
         order = sorted(self.counts, key=lambda reason: (-self.counts[reason], reason))
         return {reason: {"count": self.counts[reason], "example": self.examples[reason]} for reason in order}
+
+
+def _writable(text: str) -> str:
+    """The text, with what has no UTF-8 (half a surrogate pair, as JSON can hold) written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass

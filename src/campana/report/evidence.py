@@ -29,7 +29,7 @@ def costs(report: Report, looks: Looks) -> str:
     used = [part for part in PARTS if any(part in charged["arms"][arm["name"]]["parts"] for arm in report["arms"])]
     keys = {(arm, line["part"]): line["key"] for line in reversed(charged["lines"]) for arm in line["arms"]}
     currency = charged["currency"]
-    head = ["arm", *(PART_NAMES[part] for part in used), "all", *([currency] if currency else []), "failed tries"]
+    head = ["arm", *(PART_NAMES[part] for part in used), "all", *([esc(currency)] if currency else []), "failed tries"]
     rows: list[list[str]] = []
     work: list[list[str]] = []
     for arm in report["arms"]:

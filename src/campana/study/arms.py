@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ def draft_arms(file: StudyFile, document: Document) -> list[Draft]:
     unknown level, or nothing is left.
     """
     _check_levels(file, document)
+    _check_alike(file, document)
     _check_factors(file, document)
     _check_exclusions(file, document)
     drafts: list[Draft] = []
@@ -55,7 +57,20 @@ def draft_arms(file: StudyFile, document: Document) -> list[Draft]:
         drafts.append(_draft(file, document, name, {}, True, [(path, value, ("baselines", name, path)) for path, value in fields.items()]))
     if not drafts:
         raise StudyError("no arm is left: everything is excluded", where=document.where(("exclude",)))
+    _check_names(drafts, document)
     return drafts
+
+
+def _check_names(drafts: Sequence[Draft], document: Document) -> None:
+    """Everything that is said of an arm is said by its name."""
+    for name, count in Counter(draft.name for draft in drafts).items():
+        if count > 1:
+            of_baseline = any(draft.baseline for draft in drafts if draft.name == name)
+            raise StudyError(
+                f"two arms would be named {name!r}",
+                where=document.where(("baselines", name) if of_baseline else ("factors",)),
+                hint="give the baseline another name" if of_baseline else "give the levels other names",
+            )
 
 
 def _draft(
@@ -103,6 +118,17 @@ def _check_levels(file: StudyFile, document: Document) -> None:
                 )
 
 
+def _check_alike(file: StudyFile, document: Document) -> None:
+    for factor, levels in file.factors.items():
+        for (one, left), (other, right) in itertools.combinations(levels.items(), 2):
+            if left == right:
+                raise StudyError(
+                    f"factor {factor!r}: levels {one!r} and {other!r} set the same, so there is nothing to compare",
+                    where=document.where(("factors", factor, other)),
+                    hint="let them differ in a field, or leave one out",
+                )
+
+
 def _check_factors(file: StudyFile, document: Document) -> None:
     owners: dict[str, str] = {}
     for factor, levels in file.factors.items():
@@ -114,6 +140,21 @@ def _check_factors(file: StudyFile, document: Document) -> None:
                     hint="let one factor own the field",
                 )
             owners[path] = factor
+    for path, factor in owners.items():
+        for above, other in owners.items():
+            if factor != other and path.startswith(above + ".") and _reaches(file, other, above, path):
+                raise StudyError(
+                    f"factor {factor!r} sets {path}, which factor {other!r} sets within {above}: one would undo the other",
+                    where=document.where(("factors", factor)),
+                    hint=f"leave it out of {above} in the levels of {other}",
+                )
+
+
+def _reaches(file: StudyFile, factor: str, above: str, path: str) -> bool:
+    """Whether a level's value of the path `above` holds the field `path` below it."""
+    below = path.removeprefix(above + ".")
+    found = (flatten(value) for fields in file.factors[factor].values() if isinstance(value := fields.get(above), Mapping))
+    return any(below == name or below.startswith(name + ".") or name.startswith(below + ".") for flat in found for name in flat)
 
 
 def _check_exclusions(file: StudyFile, document: Document) -> None:

@@ -40,8 +40,10 @@ def study_error(
     `locate` turns a path of the recipe or file into a place that a person can open.
     """
     complaints: list[tuple[str, str, str | None]] = []
-    for problem in error.errors(include_url=False):
-        place = _place(problem["loc"], values)
+    problems = [(_place(problem["loc"], values, problem["type"]), problem) for problem in error.errors(include_url=False)]
+    for place, problem in problems:
+        if problem["type"].endswith("_type") and any(len(other) > len(place) and other[: len(place)] == place for other, _ in problems):
+            continue  # Another form that the field could have; the complaints below are of the form that it has.
         text = SAID.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         hint = None
         if problem["type"] == "extra_forbidden":
@@ -63,12 +65,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _place(loc: tuple[int | str, ...], values: Any) -> Place:
+def _place(loc: tuple[int | str, ...], values: Any, kind: str) -> Place:
     """The part of pydantic's location that is in the file: steps into union members and validators are left out."""
     place: list[int | str] = []
     inner = values
     for index, step in enumerate(loc):
-        if isinstance(inner, Mapping) and (step in inner or index == len(loc) - 1):
+        if isinstance(inner, Mapping) and (step in inner or (kind == "missing" and index == len(loc) - 1)):
             place.append(step)
             inner = inner.get(step)
         elif isinstance(inner, (list, tuple)) and isinstance(step, int) and step < len(inner):

@@ -21,6 +21,8 @@ def contrasts(file: StudyFile, drafts: Sequence[Draft], where: str) -> tuple[Con
     Arms of the two sides are matched by their levels of all other factors; arms without a partner are left out.
     """
     left, right = file.primary.contrast
+    if left == right:
+        raise StudyError(f"the primary contrast compares {left} with itself", where=where, hint="contrast two levels of one factor")
     primary = _contrast(file, drafts, left, right, where, primary=True)
     if primary is None:
         raise StudyError(

@@ -1,6 +1,7 @@
 """Reading a study file: YAML to plain values, with the line of every field, so that errors can say where.
 
-It reads what people mean where YAML 1.1 does not: `1e-5` is a number, and `no`, `on`, `off` are names, not truth values.
+It reads what people mean where YAML 1.1 does not: `1e-5` is a number, `010` is ten and not eight, `1:30` is no number, and `no`, `on`,
+`off` are names, not truth values.
 Refused, each with its line: two equal keys, a key that is not text, tabs, aliases that contain themselves, bytes that are not UTF-8.
 """
 
@@ -27,11 +28,12 @@ _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
         for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp")
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"), list("-+0123456789.")
 )
@@ -80,7 +82,11 @@ def read_document(path: Path) -> Document:
 def parse_document(text: str, path: Path | None = None) -> Document:
     """Parse the text of a study file."""
     file = path.name if path else "study"
-    loader = _Loader(text)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise StudyError(f"the character U+{error.character:04X} cannot be in YAML", where=f"{file}:{line}", hint="delete it") from None
     try:
         node = loader.get_single_node()
         lines: dict[Place, int] = {}

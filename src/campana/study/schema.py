@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
 
 from campana.checks._protocol import Check
 from campana.generation.engine import Engine
@@ -19,11 +19,30 @@ from campana.parts import part_of
 from campana.tuning.method import Method
 from campana.tuning.options import AdamW, Schedule
 
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What the generators of all libraries take."""
+
 
 class Section(BaseModel):
     """A part of the study file: frozen, and a field that is not known is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        """No field of the study is true or false, and pydantic would take `rows: true` for one row."""
+        return not_truth(value)
+
+
+def not_truth(value: Any) -> Any:
+    """The value, where it is not true or false."""
+    if isinstance(value, bool):
+        raise ValueError(f"cannot be {str(value).lower()}")  # noqa: TRY004  # pydantic wants a ValueError
+    return value
+
+
+NotTruth = BeforeValidator(not_truth)
 
 
 class DataSet(Section):
@@ -49,7 +68,7 @@ class Suite(Section):
 class Search(Section):
     """Find the learning rate on held-out loss. Its cost is charged to the arm."""
 
-    search: tuple[float, ...] = Field(min_length=2)
+    search: tuple[Annotated[float, NotTruth], ...] = Field(min_length=2)
     """Candidates. Every arm must try as many."""
     budget: float = Field(default=0.25, gt=0, le=1)
     """Share of the steps of the real run that a trial gets; its schedule is shortened to fit."""
@@ -65,13 +84,13 @@ class Search(Section):
 class TuneRecipe(Section):
     """How an arm is tuned."""
 
-    data: Mapping[str, int | float | Literal["all"]] = Field(min_length=1)
+    data: Mapping[str, Annotated[int | float | Literal["all"], NotTruth]] = Field(min_length=1)
     """Data set -> rows (a count), a share (0.5) or `all`. Subsets are nested: the first 1,000 are inside the first 4,000."""
     method: Annotated[SerializeAsAny[Method], part_of("method")]
     """What learns: `full`, or `{kind: lora, rank: 16}`."""
-    lr: float | Search
+    lr: Annotated[float, Field(gt=0)] | Search
     """Peak learning rate, or `{search: [1e-5, 3e-5, 1e-4]}`."""
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0, le=1e6)
     """Passes over the rows."""
     batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one optimiser step."""
@@ -182,7 +201,7 @@ class StudyFile(Section):
     """What you want to know, in a sentence; the report opens with it."""
     primary: Primary
     """The contrast that decides, said before the run."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[Seed, NotTruth], ...] = Field(default=(0,), min_length=1)
     """Each tuned arm is run once a seed: data order, initialisation, sampling."""
     models: Mapping[str, str] = Field(min_length=1)
     """Name -> `hf:org/name@revision`, `pypi:package==version#member`, a folder, or a `.gguf` file."""
@@ -198,7 +217,7 @@ class StudyFile(Section):
     """Arms beside the product, such as `untuned: {tune: null}`: every other arm is compared with the first."""
     exclude: tuple[Mapping[str, str], ...] = ()
     """Combinations that make no sense: `{method: full, rank: r8}`."""
-    subset_seed: int = 0
+    subset_seed: Seed = 0
     """Seeds which rows a subset takes; the same for all arms."""
     measure: MeasureRecipe = MeasureRecipe()
     """How scores become estimates."""
