@@ -89,6 +89,16 @@ def test_a_source_that_changes_while_it_is_read_stops_the_stage(store: Store, tm
     assert not store.has(stage.key)
 
 
+def test_a_damaged_input_stops_the_stage(store: Store) -> None:
+    below = grow("below")
+    publish(store, below)
+    text = store.path(below.key) / "text.txt"
+    text.chmod(0o644)
+    text.write_text("bElow")
+    stage = grow("a", below)
+    assert "text.txt is not what was written" in run([stage], store, Inline()).failed[stage.key]
+
+
 def test_a_full_disk_that_a_rust_library_met_is_a_full_disk(store: Store, tmp_path: Path) -> None:
     def run_out(_spec: StageSpec, _context: Context) -> Meter:
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")

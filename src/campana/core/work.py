@@ -25,6 +25,7 @@ from campana.core.disk import HINTS, as_store_error, remove_folder
 from campana.core.spec import Context, StageSpec
 from campana.core.store import Store
 from campana.core.task import Task
+from campana.core.verify import sound_path
 from campana.errors import CampanaError, DataError, StageFailed
 
 Tell = Callable[[Mapping[str, Any]], None]
@@ -135,11 +136,11 @@ def _rank_mark(store: Store, task: Task, rank: int) -> Path:
 
 
 def _inputs(task: Task, store: Store) -> dict[str, Path]:
-    """Input name -> path. A source must still be what it was when the study was planned."""
+    """Input name -> path. A source must still be what it was when the study was planned, and a stage's files what it wrote."""
     paths: dict[str, Path] = {}
     for name, value in task.inputs.items():
         if "key" in value:
-            paths[name] = store.path(value["key"])
+            paths[name] = sound_path(store, value["key"])
             continue
         path = Path(value["path"])
         if value["identity"].startswith("sha256:") and digest_path(path, DigestCache(store.root)) != value["identity"]:

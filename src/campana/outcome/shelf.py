@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from campana.core.verify import sound_path
 from campana.errors import StoreError
 from campana.records import Row, read_jsonl
 
@@ -80,7 +81,7 @@ class Shelf:
             raise self._damaged(stage, name, error) from error
 
     def _file(self, stage: Stage, name: str) -> Path:
-        return self._store.path(stage.key) / name
+        return sound_path(self._store, stage.key, [name]) / name
 
     def _damaged(self, stage: Stage, name: str, error: Exception) -> StoreError:
         return StoreError(
