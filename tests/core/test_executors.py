@@ -98,6 +98,15 @@ def test_the_lock_lives_as_long_as_the_process_and_stop_ends_both(processes: Loc
 
 
 @pytest.mark.parametrize("processes", ["fresh", "prefork"], indirect=True)
+def test_a_stop_that_follows_the_start_at_once_is_not_lost(processes: Local, store: Store) -> None:
+    ear = Ear(processes, store)
+    for number in range(5):  # The first one also starts the server; the later ones are forked at once.
+        key = ear.start(grow(str(number), seconds=60.0))
+        processes.stop([key], at_once=False)
+        assert ear.end(key) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("processes", ["fresh", "prefork"], indirect=True)
 def test_closing_ends_what_still_runs(processes: Local, store: Store) -> None:
     ear = Ear(processes, store)
     key = ear.start(grow("long", seconds=60))

@@ -36,6 +36,8 @@ from campana.executors.lines import Lines
 from campana.parts import known
 
 MESSAGE_BYTES = 65536
+STOPS = (signal.SIGINT, signal.SIGTERM)
+"""What asks a task to end."""
 
 
 class Readable(Protocol):
@@ -185,7 +187,7 @@ def serve(descriptor: int) -> int:
         importlib.import_module("campana.worker")
         known("stage")
     children: dict[int, str] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # the runner decides when its tasks end
     wake_reader, wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -233,10 +235,12 @@ def _obey(request: dict[str, Any], link: socket.socket, children: dict[int, str]
         gc.freeze()  # or the first collection in a child would copy every page of what was imported
     server = os.getpid()
     can_fork = _num_threads() == 1
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a child that still ignores them, as this process does, would lose them
     pid = os.fork() if can_fork else -1
     if pid == 0:
         os.setsid()
         return [*request["argv"], "--parent", str(server)]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     if can_fork:
         children[pid] = request["key"]
     for descriptor in descriptors:
@@ -251,6 +255,7 @@ def _run_child(argv: list[str], descriptors: list[int]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     os.dup2(stdout, 1)
     os.close(stdout)
     module, *arguments = argv
