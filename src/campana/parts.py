@@ -50,6 +50,7 @@ GROUPS: dict[str, str] = {
     "method": "campana.tuning.methods",
     "engine": "campana.generation.engines",
     "check": "campana.checks",
+    "edit": "campana.reading.edits.operators",
 }
 """Group name -> the package whose modules declare its built-in kinds. Other distributions add theirs by entry points."""
 

@@ -1,0 +1,1 @@
+"""One operator a file; `campana.reading.edits.operator` is their protocol."""
