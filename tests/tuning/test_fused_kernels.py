@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from campana.tuning.fused import LoraLinear, RmsNorm, SwiGlu
+from campana.tuning.fused import LoraLinear, NarrowLoraLinear, RmsNorm, SwiGlu
 from campana.tuning.kernels import fuse
 from campana.tuning.methods.full import Full
 from campana.tuning.methods.lora import Lora
@@ -22,10 +22,10 @@ def tensor(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_rms_norm_gradients() -> None:
     x, weight = tensor(2, 5, 7), tensor(7, seed=1)
-    torch.testing.assert_close(RmsNorm.apply(x, weight, 1e-3), nn.functional.rms_norm(x, (7,), weight, 1e-3))
-    assert torch.autograd.gradcheck(lambda x, w: RmsNorm.apply(x, w, 1e-3), (x, weight))
-    assert torch.autograd.gradcheck(lambda x: RmsNorm.apply(x, weight.detach(), 1e-3), (x,))
-    assert torch.autograd.gradcheck(lambda w: RmsNorm.apply(x.detach(), w, 1e-3), (weight,))
+    torch.testing.assert_close(RmsNorm.apply(x, weight, 1e-3, torch.float64), nn.functional.rms_norm(x, (7,), weight, 1e-3))
+    assert torch.autograd.gradcheck(lambda x, w: RmsNorm.apply(x, w, 1e-3, torch.float64), (x, weight))
+    assert torch.autograd.gradcheck(lambda x: RmsNorm.apply(x, weight.detach(), 1e-3, torch.float64), (x,))
+    assert torch.autograd.gradcheck(lambda w: RmsNorm.apply(x.detach(), w, 1e-3, torch.float64), (weight,))
 
 
 def test_swiglu_gradients() -> None:
@@ -72,7 +72,7 @@ def test_a_fused_model_gives_the_same_gradients(model_dir: Path, method: Any, ex
         return logits.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     done: list[Any] = []
-    plain, fused = gradients(lambda model: None), gradients(lambda model: done.append(fuse(model, lora=True)))
+    plain, fused = gradients(lambda model: None), gradients(lambda model: done.append(fuse(model, torch.float32)))
     assert dict(done[0]) == expected
     torch.testing.assert_close(fused[0], plain[0], rtol=1e-4, atol=1e-5)
     assert fused[1].keys() == plain[1].keys()
@@ -88,8 +88,56 @@ def test_what_computes_something_else_is_left_alone() -> None:
             self.weight, self.eps = nn.Parameter(torch.full((8,), 0.5)), 1e-6
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.rms_norm(x, (8,), 1.0 + self.weight, self.eps)
+            return nn.functional.rms_norm(x, (8,), 2.0 + self.weight, self.eps)
 
     model = nn.Sequential(OddRMSNorm())
-    assert fuse(model, lora=False) == {}
+    assert fuse(model, torch.float32) == {}
     assert "forward" not in vars(model[0])
+
+
+def test_a_norm_that_multiplies_by_one_more_than_its_weight_is_fused() -> None:
+    class GemmaRMSNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.linspace(-0.5, 0.5, 8)), 1e-6
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.rms_norm(x, (8,), 1.0 + self.weight, self.eps)
+
+    plain, model = GemmaRMSNorm(), nn.Sequential(GemmaRMSNorm())
+    assert fuse(model, torch.float32) == {"RmsNorm": 1}
+    x = torch.linspace(-2, 3, 40).sin().view(5, 8)
+    for module in (plain, model):
+        module(x).square().sum().backward()
+    torch.testing.assert_close(model(x), plain(x))
+    torch.testing.assert_close(model[0].weight.grad, plain.weight.grad)
+
+
+def test_a_norm_hands_on_the_type_of_the_next_product() -> None:
+    x = torch.linspace(-2, 3, 40).sin().view(5, 8).requires_grad_()
+    narrow = RmsNorm.apply(x, torch.ones(8), 1e-6, torch.bfloat16)
+    assert narrow.dtype == torch.bfloat16
+    torch.testing.assert_close(narrow, nn.functional.rms_norm(x, (8,), eps=1e-6).bfloat16())
+    narrow.float().square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float32
+
+
+def test_a_narrow_lora_layer_is_as_near_to_fp32_as_its_rounding() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int, scale: float = 1.0) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).mul_(scale)
+
+    x, weight, a, b = drawn(2, 30, 64), drawn(48, 64, scale=0.125).bfloat16(), drawn(8, 64, scale=0.1), drawn(48, 8, scale=0.1)
+    grad, bias = drawn(2, 30, 48), drawn(48).bfloat16()
+
+    def run(function: Any, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        leaves = [t.clone().requires_grad_() for t in (x, a, b)]
+        out = function.apply(leaves[0].to(dtype), weight.to(dtype), bias.to(dtype), leaves[1], leaves[2], 0.5)
+        out.float().backward(grad)
+        return (out.detach().float(), *(leaf.grad for leaf in leaves if leaf.grad is not None))
+
+    for found, exact in zip(run(NarrowLoraLinear, torch.bfloat16), run(LoraLinear, torch.float32), strict=True):
+        assert found.dtype == torch.float32
+        assert float((found - exact).norm() / exact.norm()) < 0.01

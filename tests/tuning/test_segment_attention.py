@@ -56,6 +56,22 @@ def test_a_pack_attends_as_its_samples_do(
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("length", [40, 300])
+def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(length: int) -> None:
+    """On both sides of the length up to which the kernel works in fp32."""
+    generator = torch.Generator().manual_seed(0)
+    wide = [torch.randn(1, heads, length, 16, generator=generator).bfloat16().float().requires_grad_() for heads in (4, 2, 2)]
+    narrow = [x.detach().bfloat16().requires_grad_() for x in wide]
+    direction = torch.randn(1, length, 4, 16, generator=generator).bfloat16()
+    kwargs: dict[str, Any] = {"segments": Segments.of([length])}
+    outs = [attend(torch.nn.Module(), *tensors, None, **kwargs)[0] for tensors in (wide, narrow)]
+    assert outs[1].dtype == torch.bfloat16
+    exact = torch.autograd.grad(outs[0], wide, direction.float())
+    found = torch.autograd.grad(outs[1], narrow, direction)
+    for near, far in zip((outs[1].detach(), *found), (outs[0].detach(), *exact), strict=True):
+        assert float((near.float() - far).norm() / far.norm()) < 0.01
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
 def test_groups_hold_every_token_once(lengths: list[int]) -> None:

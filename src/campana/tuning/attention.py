@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NAME = "campana_segments"
 KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Layer types whose pattern `attend` computes; others (chunked, linear, recurrent) mix samples of a pack or need their own mask."""
+SHORT = 256
+"""Up to this length the fused CPU kernel is quicker in fp32 than in bf16, its backward pass three times at 45 (benchmarks/NOTES.md)."""
 REFUSED = ("s_aux", "position_bias", "head_mask", "cache", "indexer_topk", "block_mask")
 """Keyword arguments that would change the result and that this attention does not compute."""
 
@@ -116,10 +118,18 @@ class SegmentAttention(torch.autograd.Function):
         saved: list[Tensor] = []
         for group in pattern.segments.groups:
             q, k, v = (_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD))
+            wide = _arithmetic(q, group)
             mask = pattern.mask(group, q)
             out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale
+                q.to(wide),
+                k.to(wide),
+                v.to(wide),
+                0.0,
+                mask is None,
+                attn_mask=None if mask is None else mask.to(wide),
+                scale=pattern.scale,
             )
+            out = out.to(q.dtype)
             _scatter(out_THD, out, group)
             saved += [q, k, v, out, logsumexp]
         ctx.save_for_backward(*saved)
@@ -134,14 +144,21 @@ class SegmentAttention(torch.autograd.Function):
         pattern: Pattern = ctx.pattern
         grad_qkv = [grad_THD.new_empty(pattern.segments.num_tokens, x.shape[1], x.shape[3]) for x in saved[:3]]
         for index, group in enumerate(pattern.segments.groups):
-            q, k, v, out, logsumexp = saved[5 * index : 5 * index + 5]
+            *tensors, logsumexp = saved[5 * index : 5 * index + 5]
+            wide = _arithmetic(tensors[0], group)
+            grad, q, k, v, out = (x.to(wide) for x in (_rectangle_of_gradient(grad_THD, group), *tensors))
             mask = pattern.mask(group, q)
             parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                _rectangle_of_gradient(grad_THD, group), q, k, v, out, logsumexp, 0.0, mask is None, attn_mask=mask, scale=pattern.scale
+                grad, q, k, v, out, logsumexp, 0.0, mask is None, attn_mask=mask, scale=pattern.scale
             )
             for total_THD, part in zip(grad_qkv, parts, strict=True):
-                _scatter(total_THD, part, group)
+                _scatter(total_THD, part.to(total_THD.dtype), group)
         return (*grad_qkv, None)
+
+
+def _arithmetic(like: Tensor, group: Group) -> torch.dtype:
+    """What the kernel computes a group in: fp32 for short segments of a narrower type, else the type that they have."""
+    return torch.float32 if like.dtype == torch.bfloat16 and group.longest <= SHORT else like.dtype
 
 
 def _is_sliding(module: torch.nn.Module) -> bool:

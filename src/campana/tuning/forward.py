@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from campana.tuning.packs import Pack
 
 
+def compute_type(precision: str) -> torch.dtype:
+    """The type of a precision's matrix products."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def dropouts_of(model: torch.nn.Module) -> tuple[torch.nn.Module, ...]:
     """The dropout layers that a method has put in. The base model's own stay off, as is usual in instruction tuning."""
     found = (m for name, m in model.named_modules() if ".lora_dropout." in name)
@@ -61,7 +66,7 @@ class Network:
     def of(cls, model: Any, precision: str) -> Network:
         """Put our attention into the model, in place, where its layers allow it."""
         base = base_of(model)
-        compute = torch.bfloat16 if precision == "bf16" else torch.float32
+        compute = compute_type(precision)
         if compute != torch.float32:
             _lower_frozen(base.get_decoder(), compute)
         whole = attention.supports(base.config)

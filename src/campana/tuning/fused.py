@@ -14,15 +14,18 @@ from torch import Tensor
 
 
 class RmsNorm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension. Keeps x and one number a row; plain autograd keeps x twice."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension. Keeps x and one number a row; plain autograd keeps x twice.
+
+    x and the arithmetic are fp32; the result is of the type that the next matrix product takes, so that it is rounded once for all of them.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        """(..., D) -> (..., D)."""
+    def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float, result: torch.dtype) -> Tensor:
+        """(..., D) -> (..., D) in `result`."""
         norm_T1 = torch.linalg.vector_norm(x_TD, dim=-1, keepdim=True)
         inverse_T1 = norm_T1.square_().div_(x_TD.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x_TD, inverse_T1, weight_D)
-        return torch.mul(x_TD, inverse_T1).mul_(weight_D)
+        return torch.mul(x_TD, inverse_T1).mul_(weight_D).to(result)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -33,10 +36,10 @@ class RmsNorm(torch.autograd.Function):
         product_TD = grad_TD * unit_TD
         grad_weight = product_TD.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
-            return None, grad_weight, None
+            return None, grad_weight, None, None
         mean_T1 = torch.matmul(product_TD, weight_D).div_(x_TD.shape[-1]).unsqueeze(-1)
         grad_x = torch.mul(grad_TD, weight_D).addcmul_(unit_TD, mean_T1, value=-1.0).mul_(inverse_T1)
-        return grad_x, grad_weight, None
+        return grad_x, grad_weight, None, None
 
 
 class SwiGlu(torch.autograd.Function):
@@ -84,4 +87,36 @@ class LoraLinear(torch.autograd.Function):
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (grad_TF @ torch.addmm(weight, b_FR, a_RD, alpha=ctx.scale)).view(x.shape)
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+class NarrowLoraLinear(torch.autograd.Function):
+    """x W' + scale (x A') B' + bias with W frozen in bf16 and the adapter's masters in fp32: every product in bf16, sums formed in place.
+
+    The two are not joined into one matrix as in `LoraLinear`: rounded to bf16, W + scale B A would lose most of what a step changes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, weight: Tensor, bias: Tensor | None, a_RD: Tensor, b_FR: Tensor, scale: float) -> Tensor:
+        """(..., D) of any type -> (..., F) in W's."""
+        shape, compute = x_TD.shape, weight.dtype
+        x_TD = x_TD.flatten(0, -2).to(compute)
+        inner_TR = (x_TD @ a_RD.to(compute).t()).mul_(scale)
+        out_TF = torch.nn.functional.linear(x_TD, weight, bias).addmm_(inner_TR, b_FR.to(compute).t())
+        ctx.save_for_backward(x_TD, inner_TR, weight, a_RD, b_FR)
+        ctx.scale, ctx.shape = scale, shape
+        return out_TF.view(*shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x (where it is needed) in W's type, of A and B in theirs."""
+        x_TD, inner_TR, weight, a_RD, b_FR = ctx.saved_tensors
+        compute = weight.dtype
+        grad_TF = grads[0].flatten(0, -2).to(compute)
+        grad_inner_TR = (grad_TF @ b_FR.to(compute)).mul_(ctx.scale)
+        grad_a = (grad_inner_TR.t() @ x_TD).to(a_RD.dtype)
+        grad_b = (grad_TF.t() @ inner_TR).to(b_FR.dtype)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_TF @ weight).addmm_(grad_inner_TR, a_RD.to(compute)).view(ctx.shape)
         return grad_x, None, None, grad_a, grad_b, None

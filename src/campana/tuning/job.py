@@ -92,7 +92,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
     from campana.models.load import load_model
     from campana.tuning import kernels, machine, optimizer, proof
     from campana.tuning.checkpoint import Checkpoints
-    from campana.tuning.forward import Network, dropouts_of
+    from campana.tuning.forward import Network, compute_type, dropouts_of
     from campana.tuning.loop import Run
 
     train, validation = (PreparedRows.open(job.data_dir / f"{name}.arrow") for name in ("train", "validation"))
@@ -106,7 +106,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
         expected = proof.reference(base, rows)
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
-        kernels.fuse(model, lora=job.precision == "fp32")
+        kernels.fuse(model, compute_type(job.precision))
         network = Network.of(model, job.precision)
         proof.check(network, rows, expected, job.precision)
     learning = optimizer.learning_parameters(model)
