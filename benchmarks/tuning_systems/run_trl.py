@@ -31,6 +31,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         weight_decay=0.0,
         num_train_epochs=1,
         bf16=task["precision"] == "bf16",
+        use_cpu=not torch.cuda.is_available(),
         train_sampling_strategy=task["options"].pop("train_sampling_strategy", "sequential"),
         save_strategy="no",
         report_to="none",

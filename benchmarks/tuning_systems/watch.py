@@ -84,7 +84,8 @@ def rows_of(inputs: dict[str, Any]) -> list[tuple[int, int, int]]:
 def contamination(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """How far each row's loss in this micro batch is from its loss alone: the largest relative difference over rows."""
     labels, ids = inputs["labels"], inputs["input_ids"]
-    together = model(**{name: value for name, value in inputs.items() if name != "labels"}, use_cache=False).logits
+    given = {name: _wide(value) for name, value in inputs.items() if name != "labels"}
+    together = model(**given, use_cache=False).logits
     worst, lengths = 0.0, []
     for line, start, end in rows_of(inputs):
         targets = labels[line, start + 1 : end]
@@ -94,6 +95,11 @@ def contamination(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         worst = max(worst, abs(a - b) / abs(b))
         lengths.append(end - start)
     return {"rows": len(lengths), "longest_row": max(lengths), "worst_relative_difference": worst}
+
+
+def _wide(value: Any) -> Any:
+    """A mask in bf16 as fp32: the weights are fp32 and nothing casts here."""
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def put_watch(trainer_class: Any, watch: Watch) -> None:

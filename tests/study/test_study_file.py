@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -213,6 +214,28 @@ def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
     with pytest.raises(DataError, match="number") as caught:
         load_study(folder / "study.yaml", cores=1)
     assert "q2" in str(caught.value)
+
+
+def test_a_suite_that_nothing_can_score_is_told_before_anything_runs(folder: Path, edited: Edited) -> None:
+    path = folder / "questions.jsonl"
+    items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps({**item, "checks": []}) + "\n" for item in items), encoding="utf-8")
+    with pytest.raises(StudyError, match="no item of suite 'questions' can be scored: the item names no check"):
+        load_study(folder / "study.yaml", cores=1)
+    with pytest.raises(StudyError, match="no reference to compare with"):
+        edited("max_new_tokens: 8}", "max_new_tokens: 8}\n  check: {default: chrf}")
+    path.write_text("".join(json.dumps({**item, "checks": [], "reference": "one"}) + "\n" for item in items[:1]), encoding="utf-8")
+    assert load_study(folder / "study.yaml", cores=1).arms
+
+
+@pytest.mark.parametrize(
+    ("field", "small", "large"), [("generate.max_items", "2", "3"), ("check.default", "exact", "chrf")], ids=["items", "rules"]
+)
+def test_arms_that_are_measured_differently_are_refused(edited: Edited, field: str, small: str, large: str) -> None:
+    levels = ("small: {tune.data: {rows: 4}}", "large: {tune.data: {rows: 8}}")
+    changed = [f"{level[:-1]}, {field}: {value}}}" for level, value in zip(levels, (small, large), strict=True)]
+    with pytest.raises(StudyError, match=f"differ in {field}"):
+        edited(levels[0], changed[0], levels[1], changed[1])
 
 
 def test_a_data_set_of_a_hub_that_is_not_here_is_told(edited: Edited) -> None:

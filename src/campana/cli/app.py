@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from campana.cli import read
-from campana.errors import CampanaError, UserError
+from campana.errors import CampanaError, StoreError, UserError
 
 OK, FAILED, WRONG = 0, 1, 2
 
@@ -55,6 +55,9 @@ def main() -> None:
     """Run the command line; the exit code says how it ended."""
     try:
         app(standalone_mode=True)
+    except StoreError as error:  # the study may be right: the machine is not
+        _say(f"error: {error}")
+        sys.exit(FAILED)
     except UserError as error:
         _say(f"error: {error}")
         sys.exit(WRONG)

@@ -96,14 +96,26 @@ def _build(file: StudyFile, document: Document, base_dir: Path, name: str, path:
         else [(arms[0].name, arms[0].levels, arms[0].recipe)],
         declared,
     )
-    suites = {recipe.generate.suite for recipe in recipes.values()}
-    if len(suites) > 1:
-        raise StudyError(
-            f"the arms answer different suites ({', '.join(sorted(suites))}): they cannot be compared item by item",
-            where=document.where(("base", "generate")),
-            hint="give every arm the same generate.suite",
-        )
+    _check_same_measurement(recipes, document)
     return Study(name, path, file, tuple(arms), _measure(file, drafts, arms, document))
+
+
+def _check_same_measurement(recipes: Mapping[str, ArmRecipe], document: Document) -> None:
+    """Arms are compared item by item: all must answer the same items and be scored by the same rules."""
+    found = {
+        "generate.suite": {recipe.generate.suite for recipe in recipes.values()},
+        "generate.max_items": {recipe.generate.max_items for recipe in recipes.values()},
+        "check.default": {recipe.check.default for recipe in recipes.values()},
+    }
+    for field, values in found.items():
+        if len(values) > 1:
+            section, name = field.split(".")
+            listed = ", ".join(sorted(str(value) for value in values))
+            raise StudyError(
+                f"the arms differ in {field} ({listed}): they cannot be compared item by item",
+                where=document.where(("base", section)),
+                hint=f"give every arm the same {section}.{name}",
+            )
 
 
 def _recipe(draft: Draft, document: Document) -> ArmRecipe:

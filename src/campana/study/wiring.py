@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from campana.checks import parse_checks
+from campana.checks import parse_checks, score_item
 from campana.core.spec import Resources, Source, Stage
 from campana.data.files import locate_data
 from campana.data.format import Format
@@ -17,6 +17,7 @@ from campana.generation.engine import Greedy, Sample
 from campana.models.parse import parse_source
 from campana.models.sources.local import Local
 from campana.parts import find, nearest
+from campana.records import Answer, Item
 from campana.stages.check import CheckStage
 from campana.stages.generate import Generate
 from campana.stages.model import Model
@@ -62,7 +63,7 @@ class Wiring:
         self._sources: dict[Path, Source] = {}
         self._models: dict[str, Stage] = {}
         self._formats: dict[str, Format] = {}
-        self._suites_read: set[str] = set()
+        self._suites_read: dict[str, tuple[Item, ...]] = {}
 
     def stages(self, arm: str, recipe: ArmRecipe) -> ArmStages:
         """All stages of an arm. Unknown names and missing files raise StudyError."""
@@ -72,6 +73,7 @@ class Wiring:
             raise StudyError(f"unknown suite {suite_name!r}", where="generate.suite", hint=nearest(suite_name, list(self._file.suites)))
         suite = self._file.suites[suite_name]
         suite_source = self._suite(suite_name)
+        self._refuse_unscorable(suite_name, recipe)
         prepare, data_names = self._prepare(recipe, model) if recipe.tune else (None, {})
         trials, select = self._search(arm, recipe.tune, model, prepare)
         tune: dict[int, Stage] = {}
@@ -106,10 +108,28 @@ class Wiring:
         suite = self._file.suites[name]
         source = self._source(suite.path, f"suites.{name}.path")
         if name not in self._suites_read:
-            for item in read_suite(source.path, suite.format):
+            items = tuple(read_suite(source.path, suite.format))
+            for item in items:
                 parse_checks(item)
-            self._suites_read.add(name)
+            self._suites_read[name] = items
         return source
+
+    def _refuse_unscorable(self, name: str, recipe: ArmRecipe) -> None:
+        """Told before anything is trained: no check, or chrF without references, scores nothing whatever the answers."""
+        items, default = self._suites_read[name], recipe.check.default
+        reasons: dict[str, int] = {}
+        for item in items:
+            answer = Answer(item.id, ("an answer",) * sum(message["role"] == "user" for message in item.messages), "stop", 1, 1)
+            score = score_item(item, answer, parse_checks(item) or ((default,) if default else ()))
+            if score.value is not None:
+                return
+            reasons[score.reason] = reasons.get(score.reason, 0) + 1
+        if items:
+            raise StudyError(
+                f"no item of suite {name!r} can be scored: {max(reasons, key=lambda reason: reasons[reason])}",
+                where=f"suites.{name}",
+                hint="give its items `checks` or a `reference`, or name another check under check.default",
+            )
 
     def _model(self, name: str) -> Stage:
         if name not in self._file.models:
