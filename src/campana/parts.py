@@ -26,9 +26,9 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from campana.errors import StudyError
 
@@ -63,6 +63,17 @@ class Part(BaseModel):
     version: ClassVar[int] = 1
     """A number that is raised by hand when the same fields come to mean another result. It is in the key."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """`rank: true` is a slip, though Python counts it as 1."""
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                field = cls.model_fields.get(str(name))
+                if isinstance(value, bool) and field is not None and _is_number(field.annotation):
+                    raise ValueError(f"{name} must be a number, not {str(value).lower()}")
+        return values
+
     def identity(self) -> dict[str, Any]:
         """The fields that can move a number, as plain values; nested parts become their own identity with kind and version."""
         fields: dict[str, Any] = {}
@@ -74,6 +85,12 @@ class Part(BaseModel):
                 continue
             fields[name] = _plain(value)
         return {"kind": kind_of(type(self)), "version": self.version, **fields}
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field takes numbers and no truth values."""
+    kinds = {annotation, *get_args(annotation)}
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 def _plain(value: Any) -> Any:

@@ -143,6 +143,7 @@ WRONG = [
     ("a rate in words", ("tune.lr: 1e-5", "tune.lr: fast"), "study.yaml:19", "must be a number", ""),
     ("true is no number", ("data: {rows: 8}", "data: {rows: true}"), "study.yaml:23", "rows cannot be true", ""),
     ("true is no rate", ("tune.lr: 1e-5", "tune.lr: true"), "study.yaml:19 factors.method.full.tune.lr", "cannot be true", ""),
+    ("true is no rank", ("rank: 4}", "rank: true}"), "study.yaml:20 factors.method.lora.tune.method", "rank must be a number", ""),
     ("minutes are no count", ("data: {rows: 8}", "data: {rows: 1:30}"), "study.yaml:23", "whole number, not '1:30'", ""),
     ("a rate of nothing", ("tune.lr: 1e-5", "tune.lr: 0"), "study.yaml:19 factors.method.full.tune.lr", "greater than 0", ""),
     ("one candidate", ("tune.lr: 1e-5", "tune.lr: {search: [1e-3]}"), "study.yaml:19 factors.method.full.tune.lr.search", "at least 2", ""),

@@ -104,15 +104,14 @@ def _check_same_measurement(recipes: Mapping[str, ArmRecipe], document: Document
     """Arms are compared item by item: all must answer the same items and be scored by the same rules."""
     found = {
         "generate.suite": {recipe.generate.suite for recipe in recipes.values()},
-        "generate.max_items": {recipe.generate.max_items for recipe in recipes.values()},
-        "check.default": {recipe.check.default for recipe in recipes.values()},
+        "generate.max_items": {str(recipe.generate.max_items or "all") for recipe in recipes.values()},
+        "check.default": {str(recipe.check.default or "none") for recipe in recipes.values()},
     }
     for field, values in found.items():
         if len(values) > 1:
             section, name = field.split(".")
-            listed = ", ".join(sorted(str(value) for value in values))
             raise StudyError(
-                f"the arms differ in {field} ({listed}): they cannot be compared item by item",
+                f"the arms differ in {field} ({', '.join(sorted(values))}): they cannot be compared item by item",
                 where=document.where(("base", section)),
                 hint=f"give every arm the same {section}.{name}",
             )
