@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from campana.core.lock import KeyLock
+from campana.core.ranks import run_ranks
 from campana.core.store import Store
 from campana.core.task import Task
-from campana.core.work import LOG_NAME, clear_ranks, perform, run_rank
+from campana.core.work import LOG_NAME, perform, perform_rank
 from campana.errors import CampanaError, StoreError
 from campana.models.cache import default_cache_dir
 
@@ -58,18 +59,17 @@ def _build(task_path: Path, lock_descriptor: int | None, is_rank: bool, tell: Ca
     _limit_threads(max(1, task.resources.cores // task.resources.ranks))
     lock = None if is_rank else _lock(task, store, lock_descriptor)
     log_path = store.work_dir(task.key) / LOG_NAME
-    if lock is not None and task.resources.ranks > 1:
-        _log_to(log_path, 2)
-        clear_ranks(task, store)
-        _become_torchrun(task_path, task.resources.ranks, lock)
-    _log_to(log_path, 1, 2)
-    rank = int(os.environ["RANK"]) if is_rank else 0
-    if rank > 0:
-        run_rank(task, store, rank, default_cache_dir(os.environ))
-        return BUILT
-    error = perform(task, store, tell, cache_dir=default_cache_dir(os.environ))
-    if lock is not None:
-        lock.release()
+    cache_dir = default_cache_dir(os.environ)
+    if lock is None:
+        _log_to(log_path, 1, 2)
+        return BUILT if perform_rank(task, store, int(os.environ["RANK"]), tell, cache_dir) else FAILED
+    if task.resources.ranks > 1:
+        _log_to(log_path, 2)  # stdout stays what the ranks inherit
+        error = run_ranks(task_path, task, store, tell)
+    else:
+        _log_to(log_path, 1, 2)
+        error = perform(task, store, tell, cache_dir=cache_dir)
+    lock.release()
     if error is None:
         tell({"event": "built"})
     return BUILT if error is None else FAILED
@@ -132,14 +132,6 @@ def _die_with(parent: int) -> None:
 
     if sys.platform != "linux":
         threading.Thread(target=watch, name="campana-parent", daemon=True).start()
-
-
-def _become_torchrun(task_path: Path, ranks: int, lock: KeyLock) -> None:
-    """Replace this process by torchrun, which holds the lock from now on and runs this module once a rank."""
-    os.set_inheritable(lock.descriptor, True)
-    sys.stdout.flush()
-    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    os.execv(sys.executable, [*argv, "-m", "campana.worker", str(task_path), "--rank"])
 
 
 def _leave(code: int) -> NoReturn:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 from campana.tuning.optimizer import build, learning_parameters, set_rate
-from campana.tuning.options import AdamW, Schedule
+from campana.tuning.options import Adafactor, AdamW, Optimizer, Schedule
 from campana.tuning.schedule import share
 
 KINDS = ["cosine", "linear", "constant", "wsd"]
@@ -56,3 +57,35 @@ def test_only_matrices_decay_and_tied_weights_count_once() -> None:
     assert [(g["weight_decay"], len(g["params"])) for g in optimizer.param_groups] == [(0.1, 1), (0.0, 2)]
     set_rate(optimizer, 5e-4)
     assert {g["lr"] for g in optimizer.param_groups} == {5e-4}
+
+
+def test_an_optimiser_is_named_by_its_kind_and_is_adamw_without_one() -> None:
+    read = TypeAdapter(Optimizer).validate_python
+    assert read({"weight_decay": 0.1}) == AdamW(weight_decay=0.1)
+    assert read("adafactor") == Adafactor()
+    assert read({"kind": "adafactor", "clip": 2.0}) == Adafactor(clip=2.0)
+    with pytest.raises(ValidationError, match="adamw"):
+        read("adamm")
+
+
+def test_adafactor_keeps_a_number_a_row_and_a_column_and_learns() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(40, 60)
+    x, y = torch.randn(200, 40), torch.randn(200, 60)
+    before = torch.nn.functional.mse_loss(model(x), y).item()
+
+    def trained(options: Any, rate: float) -> tuple[float, int]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(40, 60)
+        optimizer = build(model, options, rate)
+        for _ in range(60):
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+        state = sum(t.numel() for values in optimizer.state.values() for t in values.values())
+        return torch.nn.functional.mse_loss(model(x), y).item(), state
+
+    (lean_loss, lean_state), (loss, state) = trained(Adafactor(), 3e-2), trained(AdamW(), 1e-2)
+    assert lean_state == 40 + 60 + 60 + 2  # rows and columns of the matrix, the bias in full, and two counts of steps
+    assert state == 2 * (40 * 60 + 60) + 2
+    assert lean_loss < before - 0.8 * (before - loss)

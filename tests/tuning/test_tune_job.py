@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from campana.errors import DataError, StageFailed
 from campana.tuning.job import TuneJob, tune
 from campana.tuning.methods.lora import Lora
-from campana.tuning.options import Schedule
+from campana.tuning.options import Adafactor, Schedule
 
 Make = Callable[..., TuneJob]
 
@@ -95,10 +95,12 @@ def test_the_same_job_gives_the_same_bytes(make_job: Make, progress: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "calls"), [(None, 1), (None, 17), (Lora(rank=4, dropout=0.2), 9)], ids=["full, at once", "full, late", "lora with dropout"]
+    ("fields", "calls"),
+    [({}, 1), ({}, 17), ({"method": Lora(rank=4, dropout=0.2)}, 9), ({"optimizer": Adafactor(weight_decay=0.01)}, 12)],
+    ids=["full, at once", "full, late", "lora with dropout", "adafactor"],
 )
-def test_a_killed_run_resumes_to_the_same_bytes(make_job: Make, progress: Any, method: Any, calls: int) -> None:
-    fields = {"checkpoint_seconds": 0.0, **({"method": method} if method else {})}
+def test_a_killed_run_resumes_to_the_same_bytes(make_job: Make, progress: Any, fields: dict[str, Any], calls: int) -> None:
+    fields = {"checkpoint_seconds": 0.0, **fields}
     undisturbed, killed = make_job("undisturbed", **fields), make_job("killed", **fields)
     tune(undisturbed, progress)
     killed_after(killed, calls)
@@ -114,10 +116,11 @@ def test_a_damaged_checkpoint_costs_a_step_and_nothing_else(make_job: Make, prog
     tune(undisturbed, progress)
     killed_after(killed, 14)
     newest = max((killed.scratch_dir / "checkpoints").iterdir())
-    content = bytearray((newest / "state.safetensors").read_bytes())
+    content = bytearray((newest / "rank-0.safetensors").read_bytes())
     content[-3] ^= 1
-    (newest / "state.safetensors").write_bytes(content)
+    (newest / "rank-0.safetensors").write_bytes(content)
     meter = tune(killed, progress)
+    assert meter["damaged_checkpoints"] == [newest.name]
     assert meter["resumed_from_step"] == int(newest.name.removeprefix("step-")) - 1
     assert_same_files(undisturbed, killed)
 

@@ -30,7 +30,7 @@ from campana.study.schema import (
     Suite,
     TuneRecipe,
 )
-from campana.tuning.options import AdamW, Schedule
+from campana.tuning.options import Adafactor, AdamW, Schedule
 
 HEAD = "<!-- Made by `make docs` from the docstrings in src/campana. Do not edit. -->\n"
 
@@ -41,6 +41,7 @@ SECTIONS: dict[type[BaseModel], str] = {
     Search: "`base.tune.lr` as a search",
     Schedule: "`base.tune.schedule`",
     AdamW: "`base.tune.optimizer`",
+    Adafactor: "`base.tune.optimizer` with `kind: adafactor`",
     GenerateRecipe: "`base.generate`",
     CheckRecipe: "`base.check`",
     Primary: "`primary`",

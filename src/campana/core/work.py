@@ -21,7 +21,7 @@ from typing import Any
 
 from campana.core.code import code_digest
 from campana.core.digest import DigestCache, digest_path
-from campana.core.disk import HINTS, as_store_error, remove_folder
+from campana.core.disk import HINTS, as_store_error, write_json
 from campana.core.spec import Context, StageSpec
 from campana.core.store import Store
 from campana.core.task import Task
@@ -63,44 +63,69 @@ def perform(task: Task, store: Store, tell: Tell, *, cache_dir: Path | None = No
     """
     start = time.monotonic()
     try:
-        out_dir, scratch_dir = store.begin(task.key)
-        with _beating(lambda: store.touch(task.key)):
-            spec = task.load_spec()
-            context = Context(_inputs(task, store), out_dir, scratch_dir, task.resources, Throttle(tell), cache_dir)
-            with _sources_stay(task, store):
-                meter = _run(task, spec, store, context)
-            seconds = time.monotonic() - start
-            store.publish(
-                task.key,
-                recipe=task.recipe,
-                label=task.label,
-                execution=task.execution(spec),
-                meter=meter,
-                seconds=seconds,
-                code=code_digest(spec),
-            )
+        _build(task, store, tell, cache_dir)
     except Exception as error:
         message = _in_words(error, store, task)
-        with contextlib.suppress(CampanaError, OSError):  # on a full disk the note cannot be written; the message still goes out
-            with (store.work_dir(task.key) / LOG_NAME).open("a", encoding="utf-8") as log:
-                log.write(traceback.format_exc())
-            store.fail(task.key, time.monotonic() - start, message)
-        tell({"event": "failed", "error": message})
+        _log_traceback(store, task)
+        fail(task, store, time.monotonic() - start, message, tell)
         if raise_errors:
             raise
         return message
     return None
 
 
-def clear_ranks(task: Task, store: Store) -> None:
-    """Before the ranks start: nothing of an earlier try that one of them could take for this one's."""
-    remove_folder(store.work_dir(task.key) / "object")
-    for rank in range(1, task.resources.ranks):
-        _rank_mark(store, task, rank).unlink(missing_ok=True)
+def perform_rank(task: Task, store: Store, rank: int, tell: Tell, cache_dir: Path | None = None) -> bool:
+    """One rank's part: the same `run` into the same folder, opened and published by rank 0. False where it failed.
+
+    Why it failed is left for `core.ranks`, which has started the ranks and tells what became of them.
+    """
+    try:
+        if rank == 0:
+            _build(task, store, tell, cache_dir)
+        else:
+            _join(task, store, cache_dir)
+            rank_mark(store, task, rank, "done").touch()
+    except Exception as error:
+        write_json(rank_mark(store, task, rank, "failed"), {"time": time.time(), "error": _in_words(error, store, task)}, durable=False)
+        _log_traceback(store, task)
+        return False
+    return True
 
 
-def run_rank(task: Task, store: Store, rank: int, cache_dir: Path | None = None) -> None:
-    """The work of a rank other than 0: the same `run` into the same folder, published by rank 0. Errors end the process."""
+def fail(task: Task, store: Store, seconds: float, message: str, tell: Tell) -> None:
+    """End the open try as failed, and say so."""
+    with contextlib.suppress(CampanaError, OSError):  # on a full disk the note cannot be written; the message still goes out
+        store.fail(task.key, seconds, message)
+    tell({"event": "failed", "error": message})
+
+
+def rank_mark(store: Store, task: Task, rank: int, word: str) -> Path:
+    """Where a rank says that it is `done`, or why it has `failed`."""
+    return store.work_dir(task.key) / f"rank-{rank}-{word}"
+
+
+def _build(task: Task, store: Store, tell: Tell, cache_dir: Path | None) -> None:
+    """Open a try, run it, and publish what it wrote."""
+    start = time.monotonic()
+    out_dir, scratch_dir = store.begin(task.key)
+    with _beating(lambda: store.touch(task.key)):
+        spec = task.load_spec()
+        context = Context(_inputs(task, store), out_dir, scratch_dir, task.resources, Throttle(tell), cache_dir)
+        with _sources_stay(task, store):
+            meter = _run(task, spec, store, context)
+        store.publish(
+            task.key,
+            recipe=task.recipe,
+            label=task.label,
+            execution=task.execution(spec),
+            meter=meter,
+            seconds=time.monotonic() - start,
+            code=code_digest(spec),
+        )
+
+
+def _join(task: Task, store: Store, cache_dir: Path | None) -> None:
+    """Run in the try that rank 0 opens."""
     work = store.work_dir(task.key)
     context = Context(
         inputs=_inputs(task, store),
@@ -110,14 +135,13 @@ def run_rank(task: Task, store: Store, rank: int, cache_dir: Path | None = None)
         progress=lambda *_, **__: None,
         cache_dir=cache_dir,
     )
-    while not context.out_dir.is_dir():  # rank 0 opens the try
+    while not context.out_dir.is_dir():
         time.sleep(0.02)
     task.load_spec().run(context)
-    _rank_mark(store, task, rank).touch()
 
 
 def _run(task: Task, spec: StageSpec, store: Store, context: Context) -> Mapping[str, Any]:
-    marks = [_rank_mark(store, task, rank) for rank in range(1, task.resources.ranks)]
+    marks = [rank_mark(store, task, rank, "done") for rank in range(1, task.resources.ranks)]
     meter = spec.run(context)
     missing = [name for name in spec.outputs_to_check() if not (context.out_dir / name).exists()]
     if missing:
@@ -131,8 +155,9 @@ def _run(task: Task, spec: StageSpec, store: Store, context: Context) -> Mapping
     return plain
 
 
-def _rank_mark(store: Store, task: Task, rank: int) -> Path:
-    return store.work_dir(task.key) / f"rank-{rank}-done"
+def _log_traceback(store: Store, task: Task) -> None:
+    with contextlib.suppress(OSError), (store.work_dir(task.key) / LOG_NAME).open("a", encoding="utf-8") as log:
+        log.write(traceback.format_exc())
 
 
 def _inputs(task: Task, store: Store) -> dict[str, Path]:

@@ -119,6 +119,8 @@ class Forecaster:
         shape = self.known.shape(model) if isinstance(model, Stage) else None
         if shape is None or not isinstance(model, Stage):
             return Expected()
+        if stage.resources.ranks > 1:
+            return Expected()  # the probe and the cost model are of one process
         method: Any = spec.method
         tokenizer = self.known.tokenizer_bytes(model)
         disk = SMALL_BYTES if not spec.export else None if tokenizer is None else stored_bytes(shape, method, tokenizer) + SMALL_BYTES

@@ -1,4 +1,8 @@
-"""`tune`: one training run. Inputs: `model`, `data` (a `prepare` stage), and `select` where the learning rate was searched."""
+"""`tune`: one training run. Inputs: `model`, `data` (a `prepare` stage), and `select` where the learning rate was searched.
+
+It runs on as many processes as its resources have ranks. Like `micro_batch_tokens` they move the result within rounding (with
+dropout: they draw other noise of the same kind), so they are recorded and not keyed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from campana.core.spec import Context, Meter, StageSpec
 from campana.parts import EXECUTION, part_of
 from campana.stages._imports import TUNING
 from campana.tuning.method import Method
-from campana.tuning.options import AdamW, LearningRate, Schedule
+from campana.tuning.options import AdamW, LearningRate, Optimizer, Schedule
 
 
 class Tune(StageSpec):
@@ -29,7 +33,7 @@ class Tune(StageSpec):
     """Tokens of one optimiser step, prompts included."""
     schedule: Schedule = Schedule()
     """How the learning rate goes."""
-    optimizer: AdamW = AdamW()
+    optimizer: Optimizer = AdamW()
     """The optimiser."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this global norm."""
@@ -72,6 +76,7 @@ class Tune(StageSpec):
             num_evaluations=self.num_evaluations,
             micro_batch_tokens=self.micro_batch_tokens,
             checkpoint_seconds=self.checkpoint_seconds,
+            ranks=context.resources.ranks,
         )
         return tune(job, context.progress)
 

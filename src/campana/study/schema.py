@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from campana.checks._protocol import Check
 from campana.generation.engine import Engine
 from campana.parts import part_of
 from campana.tuning.method import Method
-from campana.tuning.options import AdamW, Schedule
+from campana.tuning.options import AdamW, Optimizer, Schedule
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What the generators of all libraries take."""
@@ -100,8 +100,8 @@ class TuneRecipe(Section):
     """Rows held out of training, for the validation loss and the learning-rate search."""
     schedule: Schedule = Schedule()
     """How the learning rate goes."""
-    optimizer: AdamW = AdamW()
-    """The optimiser."""
+    optimizer: Optimizer = AdamW()
+    """`adamw`, or `adafactor`, which needs next to no memory for its state; `{kind: ...}` with its fields."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -112,6 +112,14 @@ class TuneRecipe(Section):
     """Most tokens in one forward pass (memory; not in the key)."""
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints (not in the key)."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes that share the weights and the work of a run, on the machine's cores or one a GPU (not in the key)."""
+
+    @model_validator(mode="after")
+    def _optimizer_shards(self) -> TuneRecipe:
+        if self.ranks > 1 and not self.optimizer.shards:
+            raise ValueError(f"{self.optimizer.kind} cannot work on weights that are cut over {self.ranks} ranks: use adamw, or ranks: 1")
+        return self
 
     @field_validator("data")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ class Wiring:
         inputs: dict[str, Stage | Source] = {"model": model, "data": prepare}
         if select is not None:
             inputs["select"] = select
-        return Stage(spec, inputs, self._heavy, label)
+        return Stage(spec, inputs, replace(self._heavy, ranks=tune.ranks), label)
 
     def _generate(self, recipe: ArmRecipe, suite_format: str, seed: int) -> Generate:
         wanted = recipe.generate

@@ -4,7 +4,8 @@
 
 Writes `metrics.jsonl` (a row an optimiser step, and validation rows), `tune.json` (campana.tune/1) and, where wanted, `model/`.
 Neither file holds a time: a run that was killed and resumed writes the same bytes. Times, speed and memory are in the returned
-meter. Refuses data without rows, rows without a supervised token, and a model whose loss it cannot reproduce.
+meter. With several ranks each calls `tune` on the same job, and rank 0 writes. Refuses data without rows, rows without a supervised
+token, a model whose loss it cannot reproduce, and an optimiser that cannot work on weights that are cut over ranks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from campana.errors import DataError, ModelError, StageFailed
+from campana.errors import DataError, ModelError, StageFailed, StudyError
 from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from campana.tuning.loop import Diverged, Plan, Run, Totals
     from campana.tuning.method import Method
-    from campana.tuning.options import AdamW, Schedule
+    from campana.tuning.options import Optimizer, Schedule
+    from campana.tuning.ranks import Ranks
 
 SCHEMA = "campana.tune/1"
 COPIED = ("tokenizer", "special_tokens", "added_tokens", "chat_template", "vocab", "merges")
@@ -51,7 +53,7 @@ class TuneJob:
     epochs: float
     batch_tokens: int
     schedule: Schedule
-    optimizer: AdamW
+    optimizer: Optimizer
     max_grad_norm: float
     precision: Literal["fp32", "bf16"]
     seed: int
@@ -60,6 +62,8 @@ class TuneJob:
     num_evaluations: int
     micro_batch_tokens: int
     checkpoint_seconds: float
+    ranks: int = 1
+    """Processes that share the work, all started by torchrun. The result is the same to within rounding."""
 
 
 def tune(job: TuneJob, progress: Progress) -> Mapping[str, Any]:
@@ -68,25 +72,41 @@ def tune(job: TuneJob, progress: Progress) -> Mapping[str, Any]:
     Raises StageFailed where the loss stops being a number and weights were wanted; a trial (`export=False`) records it instead.
     """
     from campana.tuning.loop import Diverged
+    from campana.tuning.ranks import joined
+    from campana.tuning.sharding import gather_
 
+    _refuse_optimizer(job)
     clock = Clock()
-    run, warnings = _set_up(job, clock, progress)
-    run.resume()
-    diverged: Diverged | None = None
-    try:
-        run.go()
-    except Diverged as error:
+    with joined(job.ranks) as ranks:
+        run, warnings = _set_up(job, clock, progress, ranks)
+        run.resume()
+        diverged: Diverged | None = None
+        try:
+            run.go()
+        except Diverged as error:
+            if job.export:
+                raise StageFailed(error.message, where="tune", hint=_advice(job)) from error
+            diverged = error
+        if ranks.is_first:
+            _write_results(job, run, warnings, diverged)
         if job.export:
-            raise StageFailed(error.message, where="tune", hint=_advice(job)) from error
-        diverged = error
-    _write_results(job, run, warnings, diverged)
-    if job.export:
-        with clock("export"):
-            _export(job, run.model)
-    return _meter(job, run)
+            with clock("export"):
+                gather_(run.model, ranks)
+                if ranks.is_first:
+                    _export(job, run.model)
+        return _meter(job, run)
 
 
-def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[str]]:
+def _refuse_optimizer(job: TuneJob) -> None:
+    if job.ranks > 1 and not job.optimizer.shards:
+        raise StudyError(
+            f"{job.optimizer.kind} cannot work on weights that are cut over {job.ranks} ranks",
+            where="optimizer",
+            hint="use adamw, whose state is cut too, or one rank",
+        )
+
+
+def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks) -> tuple[Run, list[str]]:
     """Everything that a run needs, before its first step."""
     from campana.data.prepared import PreparedRows
     from campana.models.load import load_model
@@ -94,6 +114,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.forward import Network, compute_type, dropouts_of
     from campana.tuning.loop import Run
+    from campana.tuning.sharding import shard
 
     train, validation = (PreparedRows.open(job.data_dir / f"{name}.arrow") for name in ("train", "validation"))
     _refuse_empty(train, "train")
@@ -101,13 +122,14 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
     with clock("load"):
         machine.keep_memory()
         base: Any = load_model(job.model_dir)
-        base.to(_device())
+        if ranks.count == 1:  # else the whole model may not fit: each layer goes there when it is cut
+            base.to(_device())
         rows = proof.sample(train)
         expected = proof.reference(base, rows)
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
         kernels.fuse(model, compute_type(job.precision))
-        network = Network.of(model, job.precision)
+        network = shard(Network.of(model, job.precision), ranks)
         proof.check(network, rows, expected, job.precision)
     learning = optimizer.learning_parameters(model)
     run = Run(
@@ -120,9 +142,10 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress) -> tuple[Run, list[s
         validation_rows=validation,
         plan=plan,
         dropouts=dropouts_of(model),
-        checkpoints=Checkpoints(job.scratch_dir / "checkpoints"),
+        checkpoints=Checkpoints(job.scratch_dir / "checkpoints", ranks),
         clock=clock,
         progress=progress,
+        ranks=ranks,
     )
     return run, _warnings(job, run)
 
@@ -238,22 +261,26 @@ def _export(job: TuneJob, model: Any) -> None:
 
 
 def _meter(job: TuneJob, run: Run) -> dict[str, Any]:
+    """What was measured; memory and the rate of matrix products are those of all ranks together, the other figures are rank 0's."""
     seconds = {phase: round(spent, 3) for phase, spent in sorted(run.clock.seconds.items())}
     training = max(run.clock.seconds["train"], 1e-9)
     flops = _flops(job, run.totals)
     busy = training + run.clock.seconds["validate"]
-    peak = matmul_flops_per_second(job.precision)
+    (peak,) = run.ranks.sum(matmul_flops_per_second(job.precision))
+    memory = run.ranks.gather(peak_memory_bytes())
     return {
         "seconds": seconds,
         "tokens": run.totals.tokens,
         "supervised_tokens": run.totals.supervised,
         "tokens_per_second": run.totals.tokens / training,
         "supervised_tokens_per_second": run.totals.supervised / training,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": sum(memory),
+        "peak_memory_bytes_by_rank": memory,
         "flops": flops,
         "matmul_flops_per_second": peak,
         "utilisation": None if flops is None else flops / busy / peak,
         "resumed_from_step": run.resumed_from,
         "checkpoints": run.num_checkpoints,
         "failed_checkpoints": run.failed_checkpoints,
+        "damaged_checkpoints": run.checkpoints.damaged,
     }

@@ -4,7 +4,9 @@
     run.resume(); run.go()
 
 A step's loss is normalised by the supervised tokens of the whole step, so it does not depend on how the step is cut into
-packs. A loss or gradient that is not finite ends the run before it touches the weights (`Diverged`).
+packs, nor on how many ranks share them. Every rank goes through the same loop and logs the same rows; a pass over a pack is
+theirs together, so a rank that has no rows in it computes a pack of no weight. A loss or gradient that is not finite, on any rank,
+ends the run before it touches the weights (`Diverged`).
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from campana.errors import CampanaError, StoreError
 from campana.tuning.optimizer import set_rate
-from campana.tuning.packs import packs_of
 from campana.tuning.schedule import share
-from campana.tuning.state import fits, restore, tensors_of
+from campana.tuning.sharding import clip_
+from campana.tuning.shares import filler, share_of
+from campana.tuning.state import restore, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from campana.tuning.forward import Network
     from campana.tuning.job import Progress, TuneJob
     from campana.tuning.packs import Pack
+    from campana.tuning.ranks import Ranks
 
 CHECKPOINT_SHARE = 0.03
 """Most of the time that checkpoints may take, unless one is asked for after every step."""
@@ -75,7 +80,7 @@ class Totals:
 
 @dataclass(eq=False)
 class Run:
-    """One training run on one process."""
+    """One training run, as one of its ranks sees it."""
 
     job: TuneJob
     network: Network
@@ -89,6 +94,7 @@ class Run:
     checkpoints: Checkpoints
     clock: Clock
     progress: Progress
+    ranks: Ranks
     totals: Totals = field(default_factory=Totals)
     steps_done: int = 0
     resumed_from: int = 0
@@ -101,9 +107,8 @@ class Run:
     def resume(self) -> None:
         """Go back to the newest checkpoint that is whole and fits, if there is one."""
         saved = self.checkpoints.newest()
-        if saved is None or not fits(saved.tensors, self.learning):
+        if saved is None or not restore(saved, self.learning, self.optimizer):
             return
-        restore(saved.tensors, self.learning, self.optimizer)
         seconds = saved.record["seconds"]
         self.totals = Totals(**saved.record["totals"])
         self.steps_done = self.resumed_from = saved.step
@@ -126,33 +131,41 @@ class Run:
         self._step_started = time.perf_counter()
         step = self.steps_done
         packs = self._packs(self.train_rows, self.plan.steps[step])
-        num_supervised = sum(p.targets.numel() for p in packs)
+        mine = [pack for pack in packs if pack is not None]
+        tokens, num_supervised, real_tokens, squared = map(int, self.ranks.sum(*_counts(mine)))
         rate = self.job.learning_rate * share(self.job.schedule, step, len(self.plan.steps))
         set_rate(self.optimizer, rate)
-        row: dict[str, Any] = {"step": step + 1, "tokens": sum(p.num_row_tokens for p in packs), "supervised": num_supervised}
-        total, tokens_done, supervised_done = 0.0, 0, 0
+        row: dict[str, Any] = {"step": step + 1, "tokens": tokens, "supervised": num_supervised}
+        total, supervised_done = 0.0, 0
         self._set_dropout(on=True)
         for index, pack in enumerate(packs):
-            self._seed_dropout(step, index)
-            loss = self.network.loss(pack, 1.0 / num_supervised)
+            self._seed_dropout(step, index * self.ranks.count + self.ranks.index)
+            loss = self._loss(pack, 1.0 / num_supervised)
             total += loss.item()
-            if not math.isfinite(total):
-                self._diverge(row, rate, "the loss is not a number")
             loss.backward()
-            tokens_done += pack.num_row_tokens
-            supervised_done += pack.targets.numel()
-            self._tell(tokens_done, total * num_supervised / supervised_done)
-        norm = torch.nn.utils.clip_grad_norm_(list(self.learning.values()), self.job.max_grad_norm).item()
+            supervised_done += 0 if pack is None else pack.targets.numel()
+            self._tell(tokens * (index + 1) // len(packs), total * num_supervised / max(1, supervised_done))
+        (total,) = self.ranks.sum(total)
+        if not math.isfinite(total):
+            self._diverge(row, rate, "the loss is not a number")
+        norm = clip_(self.learning.values(), self.job.max_grad_norm, self.ranks)
         if not math.isfinite(norm):
             self._diverge(row, rate, "the gradient is not a number")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.totals.rows.append({**row, "loss": total, "lr": rate, "grad_norm": norm})
-        self.totals.tokens += row["tokens"]
+        self.totals.tokens += tokens
         self.totals.supervised += num_supervised
-        self.totals.real_tokens += sum(p.segments.num_tokens for p in packs)
-        self.totals.squared_lengths += sum(n * n for p in packs for n in p.segments.lengths)
+        self.totals.real_tokens += real_tokens
+        self.totals.squared_lengths += squared
         self.steps_done += 1
+
+    def _loss(self, pack: Pack | None, weight: float) -> torch.Tensor:
+        return self.network.loss(self._filler, 0.0) if pack is None else self.network.loss(pack, weight)
+
+    @cached_property
+    def _filler(self) -> Pack:
+        return filler(self.train_rows.row(0)).to(self.network.device)
 
     def _diverge(self, row: dict[str, Any], rate: float, what: str) -> None:
         self.totals.rows.append({**row, "loss": None, "lr": rate, "grad_norm": None, "diverged": what})
@@ -167,9 +180,11 @@ class Run:
         for layer in self.dropouts:
             layer.train(on)
 
-    def _packs(self, rows: Any, members: Sequence[int]) -> list[Pack]:
-        packs = packs_of([rows.row(i) for i in members], self.job.micro_batch_tokens, alone=not self.network.whole_packs)
-        return [p.to(self.network.device) for p in packs]
+    def _packs(self, rows: Any, members: Sequence[int]) -> list[Pack | None]:
+        """This rank's, one a pass."""
+        found = [rows.row(i) for i in members]
+        packs = share_of(found, self.job.micro_batch_tokens, self.ranks, alone=not self.network.whole_packs)
+        return [None if pack is None else pack.to(self.network.device) for pack in packs]
 
     def _validate(self) -> None:
         """The mean loss over all held-out supervised tokens, as a row of the metrics."""
@@ -177,14 +192,16 @@ class Run:
         if count == 0:
             return
         self._set_dropout(on=False)
-        total, supervised = 0.0, 0
+        total, counts = 0.0, [0, 0, 0, 0]
         with self.clock("validate"), torch.no_grad():
             for start in range(0, count, 256):
                 for pack in self._packs(self.validation_rows, range(start, min(start + 256, count))):
-                    total += self.network.loss(pack, 1.0).item()
-                    supervised += pack.targets.numel()
-                    self.totals.validated_tokens += pack.segments.num_tokens
-                    self.totals.validated_squared += sum(n * n for n in pack.segments.lengths)
+                    total += self._loss(pack, 1.0).item()
+                    counts = [sum(pair) for pair in zip(counts, _counts([] if pack is None else [pack]), strict=True)]
+            total, *counted = self.ranks.sum(total, *counts)
+        _, supervised, real_tokens, squared = map(int, counted)
+        self.totals.validated_tokens += real_tokens
+        self.totals.validated_squared += squared
         self.totals.validated_supervised += supervised
         loss = total / supervised
         if not math.isfinite(loss):
@@ -194,7 +211,7 @@ class Run:
     def _checkpoint(self) -> None:
         waited = time.perf_counter() - self._since_checkpoint
         every = self.job.checkpoint_seconds
-        due = every == 0 or waited >= max(every, self._checkpoint_cost / CHECKPOINT_SHARE)
+        due = self.ranks.first(every == 0 or waited >= max(every, self._checkpoint_cost / CHECKPOINT_SHARE))
         if not due or self.steps_done == len(self.plan.steps):
             return
         before = time.perf_counter()
@@ -219,3 +236,10 @@ class Run:
             step=self.steps_done + 1,
             steps=len(self.plan.steps),
         )
+
+
+def _counts(packs: Sequence[Pack]) -> tuple[int, int, int, int]:
+    """Tokens of the rows, supervised ones, those that are computed, and the sum of the computed rows' squared lengths."""
+    lengths = [length for pack in packs for length in pack.segments.lengths]
+    supervised = sum(pack.targets.numel() for pack in packs)
+    return sum(pack.num_row_tokens for pack in packs), supervised, sum(lengths), sum(n * n for n in lengths)

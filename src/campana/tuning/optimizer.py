@@ -1,4 +1,4 @@
-"""AdamW over the parameters that learn: fused, fp32 state, weight decay on matrices only.
+"""The optimiser over the parameters that learn, with weight decay on matrices only: torch's fused AdamW, or torch's Adafactor.
 
 optimizer = build(model, AdamW(weight_decay=0.1), rate=1e-5)
 """
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from campana.tuning.options import Adafactor
+
 if TYPE_CHECKING:
-    from campana.tuning.options import AdamW
+    from campana.tuning.options import Optimizer
 
 
 def learning_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -18,17 +20,19 @@ def learning_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def build(model: torch.nn.Module, options: AdamW, rate: float) -> torch.optim.AdamW:
-    """AdamW on all that learns. Vectors (norms, biases, DoRA's magnitudes) do not decay."""
+def build(model: torch.nn.Module, options: Optimizer, rate: float) -> torch.optim.Optimizer:
+    """The optimiser of all that learns. Vectors (norms, biases, DoRA's magnitudes) do not decay."""
     learning = learning_parameters(model).values()
     groups = [
         {"params": [p for p in learning if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
+    groups = [g for g in groups if g["params"]]
+    if isinstance(options, Adafactor):
+        eps = (None, options.smallest)
+        return torch.optim.Adafactor(groups, lr=rate, beta2_decay=options.beta2_decay, eps=eps, d=options.clip, foreach=False)
     # fused: 3 times as fast as foreach on CPU, and no temporaries (benchmarks/NOTES.md, Tuning)
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=rate, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=rate, betas=(options.beta1, options.beta2), eps=options.epsilon, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

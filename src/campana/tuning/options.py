@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from campana.parts import Part
 
@@ -40,11 +40,43 @@ class Schedule(Part):
 
 
 class AdamW(Part):
-    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019), fp32 state."""
+    """AdamW with decoupled weight decay (Loshchilov & Hutter 2019): two fp32 numbers of state a parameter."""
 
+    shards: ClassVar[bool] = True
+    """Whether it can run with weights that are cut over several ranks."""
     kind: Literal["adamw"] = "adamw"
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     """Applied to matrices only: not to norms, biases or embeddings of one dimension."""
+
+
+class Adafactor(Part):
+    """Adafactor (Shazeer & Stern 2018) without momentum: of a matrix, one fp32 number of state a row and one a column.
+
+    The memory-lean choice: next to no state. The learning rate is relative to the size of each weight matrix, so it is another
+    number than AdamW's: search around 1e-3 to 1e-2. On one rank only.
+    """
+
+    shards: ClassVar[bool] = False
+    """torch's sums over the rows of a cut matrix in place, which a DTensor refuses."""
+    kind: Literal["adafactor"] = "adafactor"
+    beta2_decay: float = Field(default=-0.8, le=0)
+    """The second moment's decay at step t is 1 - t ** beta2_decay."""
+    clip: float = Field(default=1.0, gt=0)
+    """Updates are clipped to this root mean square."""
+    smallest: float = Field(default=1e-3, gt=0)
+    """Weights that are smaller, by root mean square, move as if they were of this size."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Applied to matrices only."""
+
+
+def _named(value: Any) -> Any:
+    """A bare kind, or fields without one, which are AdamW's."""
+    if isinstance(value, str):
+        return {"kind": value}
+    return {"kind": "adamw", **value} if isinstance(value, dict) else value
+
+
+Optimizer = Annotated[AdamW | Adafactor, Field(discriminator="kind"), BeforeValidator(_named)]
