@@ -44,3 +44,29 @@ def save_encoder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture(scope="session")
+def reader_folder(tmp_path_factory: pytest.TempPathFactory, bert_reader: Any) -> Path:
+    """The folder of the random BERT's reader."""
+    from campana.reading.reader import save_reader
+
+    folder = tmp_path_factory.mktemp("readers") / "bert"
+    save_reader(folder, tiny_readers.tiny_bert(), tiny_readers.word_pieces(), bert_reader)
+    return folder
+
+
+@pytest.fixture
+def campana(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+    from campana.cli.app import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["campana", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        out, err = capsys.readouterr()
+        return (code if isinstance(code, int) else 0 if code is None else 1), out, err
+
+    return run

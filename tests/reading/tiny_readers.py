@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 TEXT = [
@@ -12,9 +13,18 @@ TEXT = [
 
 
 def word_pieces() -> Any:
-    """BERT's normaliser, pre-tokenizer and layout over a small vocabulary."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """BERT's normaliser, pre-tokenizer and layout over a small vocabulary; the same one at each call."""
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_word_pieces()), model_max_length=128, **names)
+
+
+@cache
+def _word_pieces() -> str:
+    # Training breaks ties differently each time, so it is done once.
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -26,14 +36,21 @@ def word_pieces() -> Any:
     backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
+    return backend.to_str()
 
 
 def byte_level() -> Any:
     """RoBERTa's way: bytes, a leading space that belongs to the word, two separators between the texts."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(_byte_level()), model_max_length=128, **names)
+
+
+@cache
+def _byte_level() -> str:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,8 +60,7 @@ def byte_level() -> Any:
     trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=specials, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(TEXT * 20, trainer)
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False, add_prefix_space=False)
-    names = {"unk_token": "<unk>", "pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
+    return backend.to_str()
 
 
 def tiny_bert(seed: int = 0, **changes: Any) -> Any:

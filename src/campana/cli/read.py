@@ -23,6 +23,10 @@ Documents = Annotated[
     list[str] | None, typer.Option("--document", "-d", help="Only these documents (titles); a file name after @ holds one a line.")
 ]
 
+Precision = Annotated[
+    str, typer.Option(help="fp32, or bf16: the encoder in bfloat16, quicker where the processor has units for it (AVX512-BF16, AMX).")
+]
+
 
 @app.command()
 def answer(
@@ -32,12 +36,15 @@ def answer(
     passage: Annotated[str | None, typer.Option("--passage", "-p", help="Its passage; a file name after @; - for stdin.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Abstain where the margin is above; default: the fitted threshold, or 0.")] = None,
     nbest: Annotated[int, typer.Option(min=1, help="Spans listed with each answer.")] = 5,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write here instead of to stdout; a stopped batch goes on with the same command.")
+    ] = None,
+    precision: Precision = "fp32",
 ) -> None:
     """Answer questions: a JSON object a line, with the span, P(no answer), why the reader abstains, and the best spans."""
-    from campana.cli import reading
+    from campana.cli import read_answers
 
-    reading.answer(model, file, question, passage, threshold, nbest, output)
+    read_answers.answer(model, file, question, passage, threshold, nbest, output, precision)
 
 
 @app.command()
@@ -49,12 +56,13 @@ def score(
     ] = None,
     document: Documents = None,
     style: Annotated[str | None, typer.Option(help="squad or cmrc; default: by the passages' script.")] = None,
+    precision: Precision = "fp32",
     as_json: Json = False,
 ) -> None:
     """EM and F1 with and without answers apart, at threshold 0, the fitted one and the oracle; AUROC and calibration."""
     from campana.cli import reading
 
-    reading.score(file, model, predictions, document, style, as_json)
+    reading.score(file, model, predictions, document, style, precision, as_json)
 
 
 @app.command()
@@ -69,3 +77,34 @@ def calibrate(
     from campana.cli import reading
 
     reading.calibrate(file, model, document, kind, objective)
+
+
+@app.command()
+def export(
+    model: Reader,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Held-out questions, for the comparison and int8's loss.")] = None,
+    document: Documents = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights in 8 bits: a quarter of the size; measures what that costs.")] = False,
+    bound: Annotated[float | None, typer.Option(help="Largest difference of a logit from torch's that passes; default: 0.001.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a reader as ONNX, proved against torch: a folder that every command here reads with onnxruntime."""
+    from campana.cli import reading
+
+    reading.export(model, output, file, document, int8, bound, as_json)
+
+
+@app.command()
+def serve(
+    model: Reader,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 8077,
+    precision: Precision = "fp32",
+    body_bytes: Annotated[int, typer.Option(min=1000, help="Largest request.")] = 2_000_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time a request may wait for its answer.")] = 30.0,
+) -> None:
+    """Answer over HTTP, with the same JSON; questions that come together are read together. Ctrl-C ends what is under way first."""
+    from campana.cli import reading
+
+    reading.serve(model, host, port, precision, body_bytes, seconds)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from campana.errors import DataError, UserError
+from campana.models.load import Precision
 from campana.reading.examples import Example, Problems, of_documents
-from campana.reading.files import load_examples, read_examples, read_predictions
+from campana.reading.files import load_examples, read_predictions
 from campana.reading.scoring import Scores, Style, score_predictions, style_of, summary
 
 
@@ -67,40 +68,14 @@ def choice(word: str, kind: Any, what: str) -> Any:
     return word
 
 
-def answer(
-    model: Path,
-    file: Path | None,
-    question: str | None,
-    passage: str | None,
-    threshold: float | None,
-    nbest: int,
-    output: Path | None,
-) -> None:
-    """`campana read answer`."""
-    if (file is None) == (question is None) or (question is None) != (passage is None):
-        raise UserError("give either FILE, or --question and --passage", hint='campana read answer -m DIR -q "Where?" -p "In Rome."')
-    from campana.reading.reader import Reader
-
-    problems = Problems()
-    if file is not None:
-        asked: Iterable[Example] = read_examples(file, problems)
-    else:
-        asked = [Example(id="1", question=text_of(question or ""), passage=text_of(passage or ""))]
-    answers = Reader.load(model).answer(asked, threshold=threshold, num_candidates=nbest)
-    if output is None:
-        for item in answers:
-            sys.stdout.write(item.to_json() + "\n")
-    else:
-        temporary = output.with_name(output.name + ".new")
-        with temporary.open("w", encoding="utf-8") as lines:
-            lines.writelines(item.to_json() + "\n" for item in answers)
-        temporary.replace(output)
-    for line in problems.lines():
-        say(line)
-
-
 def score(
-    file: Path, model: Path | None, predictions: Path | None, documents: Sequence[str] | None, style: str | None, as_json: bool
+    file: Path,
+    model: Path | None,
+    predictions: Path | None,
+    documents: Sequence[str] | None,
+    style: str | None,
+    precision: str,
+    as_json: bool,
 ) -> None:
     """`campana read score`."""
     if (model is None) == (predictions is None):
@@ -113,7 +88,7 @@ def score(
     from campana.reading.evaluate import evaluate
     from campana.reading.reader import Reader
 
-    result = evaluate(Reader.load(cast("Path", model)), examples, chosen)
+    result = evaluate(Reader.load(cast("Path", model), choice(precision, Precision, "precision")), examples, chosen)
     if as_json:
         sys.stdout.write(json.dumps(result.as_dict(), ensure_ascii=False) + "\n")
         return
@@ -173,3 +148,46 @@ def calibrate(file: Path, model: Path, documents: Sequence[str] | None, kind: st
     sys.stdout.write(
         f"threshold {at.value:.4f}: {objective} {at.reached:.2f} on {at.num_questions} questions of {len(at.documents)} documents\n"
     )
+
+
+def export(
+    model: Path, output: Path, file: Path | None, documents: Sequence[str] | None, int8: bool, bound: float | None, as_json: bool
+) -> None:
+    """`campana read export`."""
+    from campana.reading.export import export as write
+    from campana.reading.export_parity import BOUND
+
+    if int8 and file is None:
+        raise UserError(
+            "int8 changes the answers: give a FILE of held-out questions to measure by how much",
+            hint=f"campana read export held-out.json --model {model} --output {output} --int8",
+        )
+    held_out = questions([file], documents) if file else ()
+    made = write(model, output, held_out, int8=int8, bound=BOUND if bound is None else bound)
+    if as_json:
+        sys.stdout.write(json.dumps(made.facts, ensure_ascii=False) + "\n")
+        return
+    parity, loss = made.parity, made.loss
+    sys.stdout.write(
+        f"{output}: {sum(item.stat().st_size for item in output.iterdir()) / 1e6:.1f} MB\n"
+        f"parity with torch: largest difference of a logit {parity.largest_difference:.2g} (bound {parity.bound:g}), "
+        f"{parity.num_equal_spans} of {parity.num_windows} best spans equal, {parity.num_tied_spans} tied\n"
+    )
+    if loss is not None:
+        name = f"({loss.before.name} {loss.before.threshold:.3f})"
+        sys.stdout.write(table([(f"fp32 {name}", loss.before.scores), (f"int8 {name}", loss.after.scores)]))
+        sys.stdout.write(f"same answer to {loss.num_same_answers} of {loss.num_asked} questions; margins {loss.median_margin_shift:+.3f}\n")
+
+
+def serve(model: Path, host: str, port: int, precision: str, body_bytes: int, seconds: float) -> None:
+    """`campana read serve`."""
+    try:
+        from campana.reading.serve import Limits, serve_reader
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn", "starlette"):
+            raise
+        raise UserError("serving needs FastAPI and uvicorn, which are not installed", hint="pip install 'campana[serve]'") from error
+    from campana.reading.reader import Reader
+
+    reader = Reader.load(model, choice(precision, Precision, "precision"))
+    serve_reader(reader, model.resolve().name, host, port, Limits(body_bytes=body_bytes, seconds=seconds))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from campana.data.files import data_files, read_file
+from campana.data.files import data_files, read_file, read_rows
 from campana.data.format import DroppedRow
 from campana.errors import DataError
 from campana.reading.examples import Example, Problems
@@ -50,9 +50,20 @@ def load_examples(path: Path, problems: Problems | None = None) -> tuple[Example
     problems = Problems() if problems is None else problems
     examples = tuple(read_examples(path, problems))
     if not examples:
-        told = "; ".join(problems.lines())
-        raise DataError("no question in this file" + (f": {told}" if told else ""), where=str(path), hint=_HINT)
+        raise no_question(path, problems)
     return examples
+
+
+def no_question(path: Path, problems: Problems) -> DataError:
+    """The error for a file in which no question was found: what its rows are instead, and what they should be."""
+    told = "; ".join(problems.lines())
+    first = next((row for _, row in read_rows(path) if not isinstance(row, DroppedRow)), None)
+    if first is not None:
+        told += f"; the fields of its first row: {', '.join(list(first)[:12]) or 'none'}"
+    hint = _HINT
+    if problems.counts["not UTF-8"]:
+        hint = f"texts are UTF-8; for a Chinese one type: iconv -f GB18030 -t UTF-8 {path.name} > new{path.suffix}"
+    return DataError("no question in this file" + (f": {told}" if told else ""), where=str(path), hint=hint)
 
 
 def _unchecked(path: Path, problems: Problems) -> Iterator[Example]:

@@ -6,7 +6,8 @@
 
 A reader's folder is an ordinary transformers question-answering model (config.json, model.safetensors, tokenizer.json), which other
 libraries read as well, plus reader.json: settings, threshold, calibration and what they were fitted on. A folder without reader.json (a
-model from elsewhere) reads with the default settings, uncalibrated. safetensors and JSON only; no pickle, no code from a model.
+model from elsewhere) reads with the default settings, uncalibrated. One with model.onnx (`campana read export`) is read by onnxruntime;
+all but the logits is the same code. safetensors, ONNX and JSON only; no pickle, no code from a model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from campana.errors import ModelError
 from campana.models.folder import read_json, refuse_unsafe, weight_files
-from campana.models.load import load_tokenizer
+from campana.models.load import Precision, load_tokenizer
 from campana.models.quiet import quiet
 from campana.reading.answer import Found, ReaderAnswer, answer_of
 from campana.reading.calibration import Calibration, calibration_from_dict
@@ -29,6 +30,7 @@ from campana.reading.combine import combine
 from campana.reading.decode import decode
 from campana.reading.examples import Example
 from campana.reading.layout import Layout
+from campana.reading.onnx_engine import has_onnx, load_onnx_reader
 from campana.reading.settings import Settings
 from campana.reading.threshold import Threshold
 from campana.reading.windows import Batch, Group, groups
@@ -60,8 +62,15 @@ class Reader:
     batch_tokens: int = BATCH_TOKENS
 
     @classmethod
-    def load(cls, folder: Path) -> Reader:
-        """The reader in a folder. Raises ModelError for a folder that holds none, or a head that was never trained."""
+    def load(cls, folder: Path, precision: Precision = "fp32") -> Reader:
+        """The reader in a folder: torch's, or an exported one. ModelError for a folder that holds none, or a head that was never trained.
+
+        `bf16`: the encoder computes in bfloat16, the head in float32. An exported reader has the precision it was exported with.
+        """
+        if has_onnx(folder):
+            if precision != "fp32":
+                raise ModelError("an exported reader cannot be read in bf16", where=str(folder), hint="leave --precision out")
+            return load_onnx_reader(folder)
         model, tokenizer, fresh = load_span_model(folder)
         if fresh:
             raise ModelError(
@@ -69,20 +78,28 @@ class Reader:
                 where=str(folder),
                 hint=f"train one: campana read train FILE --model {folder} --out DIR",
             )
+        if precision == "bf16":
+            import torch
+
+            model.base_model.to(torch.bfloat16)
         return cls.of(model, tokenizer, folder)
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> Reader:
         """A reader of a model in memory; with a folder, what its reader.json says."""
         stored = read_stored(folder) if folder else {}
+        return cls.assemble(model_forward(model.eval()), Layout.of(tokenizer), stored, longest_input(model, tokenizer))
+
+    @classmethod
+    def assemble(cls, forward: Forward, layout: Layout, stored: Mapping[str, Any], longest: int) -> Reader:
+        """A reader of any engine that takes at most `longest` tokens; `stored` is what reader.json says."""
         settings = Settings.from_dict(stored.get("settings") or {})
-        longest = longest_input(model, tokenizer)
         if settings.max_length > longest:
             settings = replace(settings, max_length=longest)
         threshold, calibration = stored.get("threshold"), stored.get("calibration")
         return cls(
-            model_forward(model.eval()),
-            Layout.of(tokenizer),
+            forward,
+            layout,
             settings,
             Threshold.from_dict(threshold) if threshold else None,
             calibration_from_dict(calibration) if calibration else None,
@@ -96,12 +113,15 @@ class Reader:
 
     def answer(self, examples: Iterable[Example], *, threshold: float | None = None, num_candidates: int = 5) -> Iterator[ReaderAnswer]:
         """An answer to each question, in order. `threshold`: None means the fitted one, or 0 where none was fitted."""
-        bar = self.bar if threshold is None else threshold
         for found in self.find(examples):
-            p_no_answer = None
-            if self.calibration is not None:
-                p_no_answer = float(self.calibration.p_no_answer(np.array([found.margin]))[0])
-            yield answer_of(found, bar, p_no_answer, num_candidates)
+            yield self.say(found, threshold, num_candidates)
+
+    def say(self, found: Found, threshold: float | None = None, num_candidates: int = 5) -> ReaderAnswer:
+        """The answer that follows from what was found."""
+        p_no_answer = None
+        if self.calibration is not None:
+            p_no_answer = float(self.calibration.p_no_answer(np.array([found.margin]))[0])
+        return answer_of(found, self.bar if threshold is None else threshold, p_no_answer, num_candidates)
 
     @property
     def bar(self) -> float:
@@ -195,8 +215,9 @@ def hidden_states(model: PreTrainedModel, **inputs: Tensor) -> Tensor:
 
 
 def head_logits(model: PreTrainedModel, hidden_BLH: Tensor) -> tuple[Tensor, Tensor]:
-    """Start and end logits, (B, L) each, of hidden states."""
-    logits_BL2 = getattr(model, HEAD)(hidden_BLH)
+    """Start and end logits, (B, L) each, of hidden states; in the head's own precision."""
+    head = getattr(model, HEAD)
+    logits_BL2 = head(hidden_BLH.to(head.weight.dtype))
     return logits_BL2[..., 0], logits_BL2[..., 1]
 
 
@@ -224,7 +245,7 @@ def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
             raise ModelError(
                 f"no span head for this kind of model: {str(error).splitlines()[0][:200]}",
                 where=str(folder),
-                hint="give an encoder such as BERT, RoBERTa, ELECTRA, DeBERTa or ModernBERT",
+                hint="give an encoder such as BERT, RoBERTa, ELECTRA or DeBERTa",
             ) from error
     model, report = loaded
     if not hasattr(model, HEAD):
@@ -267,9 +288,14 @@ def read_stored(folder: Path) -> dict[str, Any]:
 
 def write_stored(folder: Path, stored: Mapping[str, Any]) -> None:
     """Write reader.json, whole or not at all."""
-    temporary = folder / "reader.json.new"
-    temporary.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(folder / "reader.json")
+    write_json(folder / "reader.json", stored)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of JSON, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def save_reader(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reader: Reader) -> None:
