@@ -2,12 +2,13 @@
 
     python benchmarks/tuning.py                                              # everything: a few hours on two cores
     python benchmarks/tuning.py --works smollm2/full/chat --rounds 1         # one piece
-    python benchmarks/tuning.py --growth                                     # campana alone: rows 1k to 50k, lengths 128 to 4,096
+    python benchmarks/tuning.py --growth                                     # campana alone: rows 1k to 25k, lengths 128 to 4,096: an hour
 
 Every run is a process of its own, in its system's own environment (`tuning_peers.py` makes them). Systems alternate within a round. A run
 is kept in `--results` as soon as it ends, so a killed benchmark goes on, and pieces of one benchmark add up. Unpadded tokens a second are
 of all steps but the first, the median over rounds; the loss is that of all systems' stored models on the same held-out rows, by one
-evaluator. A setting that packs is a rival only where its own first micro batch gives each row the loss that it has alone.
+evaluator. A setting that packs is a rival only where its own first micro batch gives each row the loss that it has alone; "llamafactory,
+packing" is there as the control that must fail this.
 
 Prints a table a work and, as the last line, one JSON object with the figures, the ratios and the versions.
 """
@@ -15,6 +16,7 @@ Prints a table a work and, as the last line, one JSON object with the figures, t
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -27,16 +29,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuning_peers import environment, settings, versions
+from tuning_peers import PINS, environment, settings, versions
 from tuning_work import ALPHA, METHODS, MODELS, PACK, PROFILES, RANK, Made, Work, make
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("CAMPANA_CACHE", Path.home() / ".cache" / "campana"))
-CONTAMINATED = 0.02
-"""A packed row's loss may differ by so much from its loss alone in bf16; one that sees its neighbours differs by far more."""
+CONTAMINATED = 1e-4
+"""A packed row's loss may differ by so much from its loss alone, both in fp32 (rounding is about 1e-7)."""
+DISTURBED = 0.85
+"""A run whose steps had less than this share of their threads was not alone on the machine: it is marked, and no median counts it."""
 EQUAL_LOSS = 0.005
-MOST_SECONDS = 1500
-GROWTH_ROWS = (1_000, 10_000, 50_000)
+MOST_SECONDS = 3600
+GROWTH_ROWS = (1_000, 5_000, 25_000)
 GROWTH_LENGTHS = (128, 512, 1024, 4096)
 GROWTH_TOKENS = 16_384
 
@@ -70,11 +74,15 @@ class System:
 PACKED = {"packing": True, "neat_packing": True, "cutoff_len": PACK, "disable_gradient_checkpointing": True}
 SYSTEMS = (
     System("campana", None),
+    System("campana, packs of 1,024", None, options={"micro_batch_tokens": PACK}),
     System("trl, defaults", "trl", is_default=True),
     System("trl, batch 8", "trl", rows=8, options={"gradient_checkpointing": False}),
     System("trl, packing", "trl", packs=True, options={"packing": True, "gradient_checkpointing": False, "per_device_train_batch_size": 1}),
     System("llamafactory, defaults", "llamafactory", is_default=True),
     System("llamafactory, batch 8", "llamafactory", rows=8, options={"disable_gradient_checkpointing": True, "cutoff_len": PACK}),
+    System(
+        "llamafactory, packing", "llamafactory", packs=True, options={**PACKED, "neat_packing": False, "per_device_train_batch_size": 1}
+    ),
     System("llamafactory, neat packing", "llamafactory", packs=True, options={**PACKED, "per_device_train_batch_size": 1}),
 )
 SCRIPTS = {None: "run_campana.py", "trl": "run_trl.py", "llamafactory": "run_llamafactory.py"}
@@ -112,6 +120,9 @@ class Bench:
 
     def __init__(self, results: Path, precision: str, threads: int) -> None:
         self.results, self.precision, self.threads = results, precision, threads
+        files = sorted((HERE.parent / "src" / "campana" / "tuning").rglob("*.py"))
+        self.version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+        """Of campana's trainer: runs of another one are not this benchmark's."""
 
     def compare(self, work: Work, made: Made, systems: list[System], rounds: int) -> dict[str, Any]:
         """All systems on one work: medians, ratios, loss."""
@@ -133,13 +144,14 @@ class Bench:
     def summary(self, work: Work, made: Made, system: System, rounds: int) -> dict[str, Any]:
         """The medians of a system's rounds."""
         runs = [self.task(work, made, system, f"round {number}", save=number == 0) for number in range(rounds)]
-        good = [run for run in runs if "step_seconds" in run]
+        good = [run for run in runs if "step_seconds" in run and self.share_of_threads(run) >= DISTURBED]
         if not good:
-            return {"error": runs[0].get("error", "no run")}
+            return {"error": runs[0].get("error", "every run was disturbed by other work: run it again on a quiet machine")}
         rates = [sum(run["step_tokens"]) / sum(run["step_seconds"]) for run in good]
         row: dict[str, Any] = {
             "tokens_per_second": statistics.median(rates),
             "tokens_per_second_each": rates,
+            "num_disturbed": len(runs) - len(good),
             "cpu_seconds_per_1k_tokens": statistics.median(1e3 * sum(r["step_cpu_seconds"]) / sum(r["step_tokens"]) for r in good),
             "peak_memory_bytes": statistics.median(run["peak_memory_bytes"] for run in good),
             "optimizer_steps": good[0]["steps"],
@@ -152,9 +164,15 @@ class Bench:
             row["matmul_flops_per_second"] = statistics.median(meter["matmul_flops_per_second"] for meter in meters)
         return row
 
+    def share_of_threads(self, run: dict[str, Any]) -> float:
+        """CPU time of a run's steps over what its threads could have had. A step has work for all threads nearly all the time."""
+        return sum(run["step_cpu_seconds"]) / sum(run["step_seconds"]) / self.threads
+
     def task(self, work: Work, made: Made, system: System, what: str, *, save: bool = False, prove: bool = False) -> dict[str, Any]:
         """One run, or what is known of it from before."""
-        name = f"{work.name} x{work.factor} | {system.name} | {self.precision} | {self.threads} | {what}"
+        version = self.version if system.peer is None else " ".join(PINS[system.peer])
+        settled = hashlib.sha256(json.dumps([version, system.arguments(work, made)]).encode()).hexdigest()[:8]
+        name = f"{work.name} x{work.factor} | {system.name} {settled} | {self.precision} | {self.threads} | {what}"
         known = self._known(name)
         if known is not None:
             return known
@@ -188,7 +206,8 @@ class Bench:
                 file.write(json.dumps({"name": name, **found}) + "\n")
         if "step_seconds" in found:
             rate = sum(found["step_tokens"]) / sum(found["step_seconds"])
-            say(f"  {what:11} {system.name:28} {rate:8.1f} tokens/s  {found['peak_memory_bytes'] / 1e9:5.2f} GB")
+            mark = "" if self.share_of_threads(found) >= DISTURBED else "  disturbed: not counted"
+            say(f"  {what:11} {system.name:28} {rate:8.1f} tokens/s  {found['peak_memory_bytes'] / 1e9:5.2f} GB{mark}")
         elif "error" in found:
             say(f"  {what:11} {system.name:28} failed: {found['error'][-300:]}")
         return found
@@ -216,7 +235,7 @@ class Bench:
 def ratios(rows: dict[str, dict[str, Any]], defaults: set[str]) -> dict[str, Any]:
     """campana against the quickest of the peers' settings, and against each peer as it comes."""
     ours = rows.get("campana", {})
-    others = {name: row for name, row in rows.items() if name != "campana" and "error" not in row}
+    others = {name: row for name, row in rows.items() if not name.startswith("campana") and "error" not in row}
     if "tokens_per_second" not in ours or not others:
         return {}
     rate = ours["tokens_per_second"]
@@ -224,7 +243,11 @@ def ratios(rows: dict[str, dict[str, Any]], defaults: set[str]) -> dict[str, Any
     found: dict[str, Any] = {
         "best_peer": best,
         "speed_against_best": rate / others[best]["tokens_per_second"],
-        "memory_against_best": ours["peak_memory_bytes"] / others[best]["peak_memory_bytes"],
+        "memory_against_best": {
+            name: row["peak_memory_bytes"] / others[best]["peak_memory_bytes"]
+            for name, row in rows.items()
+            if name.startswith("campana") and "error" not in row
+        },
         "speed_against_defaults": {name: rate / row["tokens_per_second"] for name, row in others.items() if name in defaults},
     }
     if ours["loss"] is not None and others[best]["loss"] is not None:
@@ -264,7 +287,8 @@ def show(name: str, found: dict[str, Any]) -> None:
         say(f"  {system:28} {row['tokens_per_second']:8.1f} tokens/s  {row['peak_memory_bytes'] / 1e9:5.2f} GB{loss}")
     if "speed_against_best" in found:
         against = ", ".join(f"{ratio:.2f}x {peer}" for peer, ratio in found["speed_against_defaults"].items())
-        say(f"  campana: {found['speed_against_best']:.2f}x {found['best_peer']}, {found['memory_against_best']:.2f} of its memory")
+        memory = ", ".join(f"{ratio:.2f} of its memory ({ours})" for ours, ratio in found["memory_against_best"].items())
+        say(f"  campana: {found['speed_against_best']:.2f}x {found['best_peer']}, {memory}")
         say(f"  campana: {against or 'no defaults were run'}")
 
 
