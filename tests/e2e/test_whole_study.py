@@ -76,7 +76,7 @@ def test_a_finished_study_is_told_where_nothing_can_be_written(finished: Path, c
         pytest.skip("read-only mounts need root and unshare")
     run = [sys.executable, "-m", "campana", "run", "study.yaml"]
     plain = subprocess.run([*command, *run], cwd=folder, capture_output=True, text=True, check=False)
-    assert plain.returncode == 1, plain.stderr  # the study is right, the store is not
+    assert plain.returncode == 2, plain.stderr
     assert report_of(finished)["answer"]["sentence"][:30] in plain.stdout.replace("\n", " ")
     assert "--output" in plain.stderr
     outside = subprocess.run([*command, *run, "--output", str(tmp_path / "page")], cwd=folder, capture_output=True, text=True, check=False)
