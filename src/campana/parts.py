@@ -66,7 +66,7 @@ class Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _truth_is_no_number(cls, values: Any) -> Any:
-        """`rank: true` is a slip, though Python counts it as 1."""
+        """`rank: true` is a slip, though Python counts it as 1. Of the whole, since a field that tells kinds apart allows no validator."""
         if isinstance(values, Mapping):
             for name, value in values.items():
                 field = cls.model_fields.get(str(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from campana.cli.reference import pages
 from campana.parts import find
+from campana.records import Answer, Item
 from campana.study.reading import parse_document
 from campana.study.schema import ArmRecipe, StudyFile
 
@@ -37,6 +39,16 @@ def test_questions_in_the_pages_name_checks_that_exist() -> None:
     for row in rows:
         for check in row["checks"]:
             find("check", check["kind"]).model_validate(check)
+
+
+def test_the_check_that_contributing_shows_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    (tmp_path / "shown_check.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    check = importlib.import_module("shown_check").Shouting()
+    item = Item("q", "echo", ({"role": "user", "content": "Shout."},))
+    scores = [check.score(item, Answer("q", (text,), "stop", 1, 1)).value for text in ("HO!", "Ho!")]
+    assert scores == [1.0, 0.0]
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

@@ -20,7 +20,7 @@ from campana.forecast.known import Known, model_fact, rows_fact, tune_profile_na
 from campana.forecast.packs import RowLengths, training_passes
 from campana.forecast.predict import Forecaster, missing_knowledge, predict
 from campana.forecast.profile import TuneProfile, counted_tuning_bytes
-from campana.forecast.timed_answers import whole_lengths
+from campana.forecast.timed_answers import reading_rate, whole_lengths
 from campana.forecast.totals import add_up, warnings
 from campana.models.shape import Shape
 from campana.stages.tune import Tune
@@ -66,6 +66,19 @@ def test_a_line_is_found_again(fixed: float, slope: float) -> None:
     found = line(amounts, [fixed + slope * amount / 1e9 for amount in amounts])
     assert found[0] == pytest.approx(fixed, abs=1e-6)
     assert found[1] * 1e9 == pytest.approx(slope, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("opening", "reads", "expected"),
+    [
+        ([3.0, 1.0], [4e9, 2e9], 1e-9),
+        ([0.5, 0.4], [2e9, 2e9], 0.25e-9),  # a suite of one prompt: both calls read the same
+        ([0.4, 0.5], [2e9, 1e9], 0.0),  # noise
+    ],
+    ids=["two sizes", "one size", "noise"],
+)
+def test_the_rate_of_reading_is_never_absurd(opening: list[float], reads: list[float], expected: float) -> None:
+    assert reading_rate(opening, reads) == pytest.approx(expected)
 
 
 def test_cut_answers_are_given_the_lengths_that_they_would_have_had() -> None:

@@ -56,7 +56,7 @@ def test_a_plan_measures_once_and_predicts_every_stage(planned: Any, campana: Ca
     Draft202012Validator(json.loads(campana("describe", "--schema", "plan").stdout)).validate(told)
     assert told["forecast"]["unknown"] == 0, planned.stderr
     for stage in told["stages"]:
-        assert stage["forecast"]["seconds"] > 0
+        assert 0 < stage["forecast"]["seconds"] < 600, stage["label"]  # a toy: what is far off is wrong, however busy the machine
         if stage["kind"] in ("tune", "generate"):
             assert stage["forecast"]["memory_bytes"] > 10**8
             assert stage["forecast"]["disk_bytes"] > 0

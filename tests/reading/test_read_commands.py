@@ -236,6 +236,16 @@ def test_a_batch_of_another_job_is_not_gone_on_with(answer: Any, tmp_path: Path)
     assert out.with_name("out.jsonl.part").read_bytes() == before
 
 
+def test_two_runs_do_not_write_one_file(answer: Any, tmp_path: Path) -> None:
+    import fcntl
+
+    out = tmp_path / "out.jsonl"
+    with out.with_name("out.jsonl.part").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code, _, err = answer(lines(row(1)), "f.jsonl", "-o", out)
+    assert (code, "another run is writing this file" in err, out.exists()) == (2, True, False)
+
+
 @pytest.mark.slow
 def test_a_killed_batch_goes_on(tmp_path: Path, reader_folder: Path) -> None:
     content = lines(*(row(n, context=PASSAGE * 40, question=f"Where {n}?") for n in range(3000)))

@@ -9,6 +9,7 @@ import pytest
 from campana.core.store import Store
 from campana.errors import StoreError
 from campana.outcome import gather
+from campana.outcome.warnings import warnings
 from campana.report import REPORT_SCHEMA, without_measured
 from campana.study import Study
 
@@ -121,6 +122,16 @@ def test_one_seed_is_warned_of(make, tmp_path: Path) -> None:
     study = make(tmp_path / "one", per_category=1, seeds=(7,))
     report = gather(study, Store(tmp_path / "store"))
     assert "one_seed" in [warning["kind"] for warning in report["warnings"]]
+
+
+def test_rates_that_were_given_and_not_searched_are_warned_of(report: dict) -> None:
+    searched = report["arms"]
+    assert "given_rate" not in [warning["kind"] for warning in report["warnings"]]
+    given = [
+        arm if arm["learning_rate"] is None else {**arm, "learning_rate": {**arm["learning_rate"], "searched": False}} for arm in searched
+    ]
+    (warning,) = [each for each in warnings(given, [0, 1], 0, report["fairness"]) if each["kind"] == "given_rate"]
+    assert warning["arms"] == [arm["name"] for arm in searched if arm["learning_rate"] is not None]
 
 
 def test_a_damaged_file_is_a_clear_error(study: Study, fill, tmp_path: Path) -> None:

@@ -217,6 +217,31 @@ def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
     assert "q2" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("", "there are no rows"),
+        ("instruction,output\nSay one.,one\n", "not JSON"),
+        ('{"instruction": "Say one.", "response": "one"}\n', "no 'output' among instruction, response"),
+        ('{"conversations": [{"from": "human", "value": "Say one."}]}\n', "can be read as alpaca"),
+    ],
+    ids=["empty", "CSV", "a field of another name", "another format"],
+)
+def test_data_that_cannot_be_read_is_told_before_anything_runs(folder: Path, rows: str, message: str) -> None:
+    (folder / "rows.jsonl").write_text(rows, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_study(folder / "study.yaml", cores=1)
+    assert message in str(caught.value)
+    assert "rows.jsonl" in str(caught.value)
+
+
+def test_an_unknown_template_is_told_before_anything_runs(edited: Edited) -> None:
+    with pytest.raises(StudyError, match="chatlm") as caught:
+        edited("  model: tiny\n", "  model: tiny\n  template: chatlm\n")
+    assert "chatml" in (caught.value.hint or "")
+    assert "study.yaml:11" in (caught.value.where or "")
+
+
 def test_a_suite_that_nothing_can_score_is_told_before_anything_runs(folder: Path, edited: Edited) -> None:
     path = folder / "questions.jsonl"
     items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -161,9 +161,9 @@ def report(
     ] = None,
 ) -> None:
     """Write report.html (one self-contained page) and report.json (every number in it)."""
-    from campana.cli import plans, results
+    from campana.cli import results
 
-    opened = plans.open_study(study, store)
+    opened = results.open_results(study, store)
     _print(str(results.write_report(opened.study, opened.store, output)[1]))
 
 

@@ -150,17 +150,23 @@ def _table(wanted: Sequence[PlanEntry], told: Forecast, width: int | None) -> li
 
 
 def find_stage(opened: Opened, words: str) -> Stage:
-    """The one stage of the study whose key starts with the words, or whose label holds them all."""
+    """The one stage of the study whose key starts with the words, or whose label holds them all: `tune lora` is `tune method=lora`."""
     stages = list(by_key(opened.study.targets).values())
     found = [stage for stage in stages if stage.key.startswith(words)] if len(words) >= 4 else []
     found = found or [stage for stage in stages if stage.label == words]
     found = found or [stage for stage in stages if all(word in stage.label.split() for word in words.split())]
+    found = found or [stage for stage in stages if set(words.split()) <= _said(stage.label)]
     found = found or [stage for stage in stages if words in stage.label]
     if len(found) == 1:
         return found[0]
     listed = "\n  ".join(f"{stage.key[:8]}  {stage.label}" for stage in (found or stages)[:40])
     problem = f"no stage is named {words!r}" if not found else f"{len(found)} stages fit {words!r}"
     raise UserError(problem, hint=f"give a label or the start of a key:\n  {listed}")
+
+
+def _said(label: str) -> set[str]:
+    """The words of a label, and its levels without their factors."""
+    return {said for word in label.split() for said in (word, word.partition("=")[2])}
 
 
 def why(opened: Opened, words: str) -> dict[str, Any]:

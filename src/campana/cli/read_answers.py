@@ -7,13 +7,15 @@ line, passes over the questions that have an answer, and reads the rest.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from campana.cli.live import PIPE_SECONDS
 from campana.cli.reading import choice, say, text_of
@@ -81,44 +83,56 @@ def _write(item: ReaderAnswer, output: Path | None) -> None:
 def _batch(reader: Reader, asked: Iterable[Example], job: dict[str, Any], output: Path) -> int:
     """Answer all into a file, or what is missing of it; how many are answered in the end."""
     part, note = output.with_name(output.name + ".part"), output.with_name(output.name + ".part.json")
-    done = _done(part, note, job)
-    if not done:
-        write_json(note, job)
-    else:
-        say(f"{done} questions are answered already; going on")
-    rest = islice(asked, done, None)
-    answers = reader.answer(rest, threshold=job["threshold"], num_candidates=job["nbest"])
-    # A line at a time, so that a kill costs at most the group of questions in hand.
-    with part.open("a" if done else "w", encoding="utf-8", buffering=1) as lines:
+    # Unbuffered: a kill costs at most the group of questions in hand.
+    with part.open("ab", buffering=0) as lines:
+        try:
+            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _taken(output) from error
+        if not part.exists() or not os.path.samestat(os.fstat(lines.fileno()), part.stat()):  # the other run has just ended
+            raise _taken(output)
+        done = _whole_lines(part, lines)
+        if done:
+            _require_same(part, note, job)
+            say(f"{done} questions are answered already; going on")
+        else:
+            write_json(note, job)
         count = done
+        answers = reader.answer(islice(asked, done, None), threshold=job["threshold"], num_candidates=job["nbest"])
         for count, item in enumerate(_progressed(answers, done), done + 1):  # noqa: B007  # their number, afterwards
-            lines.write(item.to_json() + "\n")
-    if count:
-        part.replace(output)
-    else:
-        part.unlink()
-    note.unlink()
+            lines.write(item.to_json().encode("utf-8") + b"\n")
+        if count:
+            part.replace(output)
+        else:
+            part.unlink()
+        note.unlink()
     return count
 
 
-def _done(part: Path, note: Path, job: dict[str, Any]) -> int:
-    """Whole lines of an earlier run of the same job; what follows the last one is cut off. DataError where it was another job."""
-    if not part.exists() or not note.exists():
-        return 0
-    before = json.loads(note.read_text(encoding="utf-8"))
+def _taken(output: Path) -> DataError:
+    return DataError("another run is writing this file", where=str(output), hint="wait for it, or give another --output")
+
+
+def _whole_lines(part: Path, lines: IO[bytes]) -> int:
+    """How many an earlier run left; what follows the last one is cut off."""
+    count = end = 0
+    with part.open("rb") as earlier:
+        for line in earlier:
+            if line.endswith(b"\n"):
+                count, end = count + 1, end + len(line)
+    lines.truncate(end)
+    return count
+
+
+def _require_same(part: Path, note: Path, job: dict[str, Any]) -> None:
+    """DataError where the earlier run was of other questions, another reader or other options."""
+    before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
     if other := [name for name in job if before.get(name) != job[name]]:
         raise DataError(
             f"an unfinished run with other {' and '.join(other)} is here: its answers do not go with these",
             where=str(part),
             hint=f"give another --output, or delete it: rm {part} {note}",
         )
-    count = end = 0
-    with part.open("rb+") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                count, end = count + 1, end + len(line)
-        lines.truncate(end)
-    return count
 
 
 def _progressed(answers: Iterable[ReaderAnswer], done: int) -> Iterator[ReaderAnswer]:

@@ -147,8 +147,7 @@ def commands_page() -> str:
         "# Commands\n",
         "Exit codes: 0 all built, 1 something failed, 2 the study file or another input is wrong, 3 waiting for people.\n",
     ]
-    group = typer.main.get_command(app)
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]  # a Typer app with commands is a click Group
+    for name, command in _commands(typer.main.get_command(app), ""):
         lines += [
             f"## campana {name}\n",
             " ".join((command.help or "").split()) + "\n",
@@ -163,6 +162,16 @@ def commands_page() -> str:
             lines.append(f"| `{shown}` | {default} | {' '.join((getattr(param, 'help', '') or '').split())} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
+    """Each command by its whole name, those of groups too."""
+    for name, command in sorted(group.commands.items()):
+        whole = f"{before}{name}"
+        if hasattr(command, "commands"):
+            yield from _commands(command, whole + " ")
+        else:
+            yield whole, command
 
 
 def pages() -> dict[str, str]:

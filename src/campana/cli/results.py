@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from campana.cli.plans import open_study
+from campana.cli.plans import Opened, open_study
 from campana.core.store import Store
-from campana.errors import UserError
+from campana.errors import StoreError, UserError
 from campana.outcome import gather
 from campana.parts import nearest
 from campana.study import Study
@@ -28,9 +28,18 @@ SHOW_SCHEMA: dict[str, Any] = {
 }
 
 
+def open_results(study_path: Path, store_path: Path) -> Opened:
+    """A study and the store that holds what it has built. StoreError where there is no store."""
+    opened = open_study(study_path, store_path)
+    if not opened.store.root.is_dir():
+        where, hint = str(store_path), "run the study first, or say where it was run: --store, or CAMPANA_STORE in the environment"
+        raise StoreError("there is no store here", where=where, hint=hint)
+    return opened
+
+
 def show(study_path: Path, store_path: Path, item: str | None, as_json: bool) -> str:
     """The answer of a study as text or as `campana.show/1`; or one item with all its answers."""
-    opened = open_study(study_path, store_path)
+    opened = open_results(study_path, store_path)
     report = gather(opened.study, opened.store)
     if item is not None:
         return _item(report, item, as_json)

@@ -117,8 +117,7 @@ class DigestCache:
             return
         self._known = {**self._read(), **self._new}
         self._new = {}
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time; where no store is, none is made
             fresh = self._path.with_name(f"{CACHE_NAME}.{os.getpid()}")
             fresh.write_text(json.dumps(self._known))
             fresh.replace(self._path)

@@ -16,6 +16,7 @@ from typing import Any
 from campana.data.files import read_rows
 from campana.data.format import DroppedRow, Format
 from campana.errors import DataError
+from campana.parts import kind_of
 
 NUM_ROWS = 50
 PAIRS = (
@@ -45,6 +46,30 @@ def detect_format(path: Path) -> Format:
         f"rows of no known format, with the fields {fields}",
         where=str(path),
         hint="name the fields, such as format: {kind: alpaca, instruction: question, input: null, output: answer}",
+    )
+
+
+def require_readable(path: Path, part: Format) -> None:
+    """Raise DataError where none of the first rows can be used: another format, a field of another name, no rows at all."""
+    first: DroppedRow | None = None
+    fields = ""
+    for number, row in islice(read_rows(path), NUM_ROWS):
+        try:
+            if isinstance(row, DroppedRow):
+                raise row
+            part.read(row, f"{path.name}:{number}")
+        except DroppedRow as dropped:
+            if first is None:
+                first, fields = dropped, "" if isinstance(row, DroppedRow) else ", ".join(map(str, row))
+        else:
+            return
+    if first is None:
+        raise DataError("there are no rows", where=str(path), hint="rows are JSON objects, one a line or in an array, or Parquet")
+    hint = f"the first row has the fields {fields}; `campana describe format` lists the formats and what they read" if fields else None
+    raise DataError(
+        f"none of the first {NUM_ROWS} rows can be read as {kind_of(type(part))}: {first}",
+        where=str(path),
+        hint=hint or "rows are JSON objects, one a line or in an array, or Parquet",
     )
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from campana.core.machine import this_machine
 from campana.forecast.profile import AnswerProfile, TuneProfile
 
-SCHEMA = "campana.calibration/1"
+SCHEMA = "campana.calibration/2"
 TIMED = ("campana.tuning", "campana.generation")
 """Packages whose code a profile is of."""
 BUSY = 0.15
@@ -47,7 +47,8 @@ def machine() -> dict[str, Any]:
         torch = version("torch")
     except PackageNotFoundError:
         torch = "none"
-    return {"system": platform.system(), "processor": _processor(), "cores": this_machine().cores, "torch": torch, "code": _code()}
+    hardware = {"system": platform.system(), "processor": _processor(), "cores": this_machine().cores}
+    return {**hardware, "torch": torch, "code": _code(), "schema": SCHEMA}
 
 
 def _processor() -> str:

@@ -65,8 +65,8 @@ def answer_profile(
     reads = [read_flops(call.passes[0], shape) for call in calls]
     if read:
         pass_seconds, flop_seconds = line(*zip(*read, strict=True))
-    else:  # one admission a call: what both calls' openings have in common is the engine's, the rest is reading
-        pass_seconds, flop_seconds = 0.0, max(0.0, (opening[0] - opening[1]) / max(1, reads[0] - reads[1]))
+    else:
+        pass_seconds, flop_seconds = 0.0, reading_rate(opening, reads)
     step_seconds, row_seconds = line(rows, times)
     return AnswerProfile(
         load_seconds=found["load_seconds"],
@@ -82,6 +82,17 @@ def answer_profile(
         row_quantum=quantum,
         busy=busy,
     ), whole_lengths(second_call["answers"], second_call["cut"], spec.max_new_tokens)
+
+
+def reading_rate(opening: Sequence[float], reads: Sequence[float]) -> float:
+    """Seconds an operation of reading, from the first passes of two calls, at least 0.
+
+    What both passes have in common is the engine's own; the rest is reading. Of passes alike (a suite of a prompt or two) nothing can be
+    told apart: all of their time is taken for reading.
+    """
+    if reads[0] > reads[1]:
+        return max(0.0, (opening[0] - opening[1]) / (reads[0] - reads[1]))
+    return max(0.0, opening[0] / reads[0])
 
 
 def whole_lengths(lengths: Sequence[int], is_cut: Sequence[bool], most: int) -> list[int]:
@@ -122,9 +133,11 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
     ends: Any = getattr(model.generation_config, "eos_token_id", None)
     stops = template.stop_ids | frozenset([ends] if isinstance(ends, int) else ends or ())
     calls: list[dict[str, Any]] = []
-    plans = ((FULL_ROWS, min(FIRST_NEW, spec.max_new_tokens), frozenset[int]()), (FEW_ROWS, min(SECOND_NEW, spec.max_new_tokens), stops))
+    full = min(FULL_ROWS, len(prompts))
+    few = min(FEW_ROWS, -(-full // 4))  # of a small suite too, the second call has fewer under way than the first
+    plans = ((full, min(FIRST_NEW, spec.max_new_tokens), frozenset[int]()), (few, min(SECOND_NEW, spec.max_new_tokens), stops))
     for count, most, stop_ids in plans:
-        chosen = [prompts[k * len(prompts) // min(count, len(prompts))] for k in range(min(count, len(prompts)))]
+        chosen = [prompts[k * len(prompts) // count] for k in range(count)]
         requests = [Request(f"{number:06}", tuple(ids)) for number, ids in enumerate(chosen)]
         phases, told = Phases(), list[list[float]]()
 

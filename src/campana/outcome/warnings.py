@@ -20,6 +20,10 @@ def warnings(arms: Sequence[Mapping[str, Any]], seeds: Sequence[int], missing: i
     found += [_of_all("undeclared", f"The arms differ in {path}, which no factor declares.") for path in fairness["undeclared"]]
     if len(seeds) == 1 and any(arm["learning_rate"] is not None for arm in arms):
         found.append(_of_all("one_seed", "One seed only: the intervals do not tell how far another run of the same recipe would land."))
+    given = [arm for arm in arms if arm["learning_rate"] is not None and not arm["learning_rate"]["searched"]]
+    if given:
+        text = "Learning rates were given, not searched: another rate may change who is better."
+        found.append({"kind": "given_rate", "arms": [arm["name"] for arm in given], "text": text})
     found += _shared("learning_rate", [(arm, text) for arm in arms for text in (arm["learning_rate"] or {}).get("warnings", [])])
     found += _shared(
         "tuning", [(arm, text) for arm in arms for text in sorted({text for run in arm["runs"] for text in run["warnings"] or []})]

@@ -53,7 +53,9 @@ def export(source: Path, out: Path, held_out: Sequence[Example] = (), *, int8: b
         raise DataError("int8 changes the answers, and there is nothing to measure that on", hint="give a FILE of held-out questions")
     model, tokenizer, fresh = load_span_model(source)
     if fresh:
-        raise ModelError("this is an encoder without a span head: it cannot read yet", where=str(source), hint="campana read train")
+        raise ModelError(
+            "this is an encoder without a span head: it cannot read yet", where=str(source), hint="give the folder of a trained reader"
+        )
     reader = Reader.of(model, tokenizer, source)
     unfinished = out.with_name(out.name + ".new")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -76,7 +76,7 @@ class Reader:
             raise ModelError(
                 "this is an encoder without a span head: it cannot read yet",
                 where=str(folder),
-                hint=f"train one: campana read train FILE --model {folder} --out DIR",
+                hint="give the folder of a trained reader",
             )
         if precision == "bf16":
             import torch

@@ -158,6 +158,8 @@ def create_app(reader: Reader, name: str, limits: Limits = Limits()) -> FastAPI:
     @app.get("/health", summary="Whether it answers, and how much waits")
     async def health() -> dict[str, Any]:
         batches = running["batches"]
+        if not batches.alive:
+            raise HTTPException(503, "the reader has stopped")
         return {"status": "ok", "waiting": batches.num_waiting, "answered": batches.num_answered, "batches": batches.num_batches}
 
     @app.get("/reader", summary="What the reader is")
@@ -180,6 +182,7 @@ _HINTS = {
     400: "send JSON in UTF-8",
     404: "POST /answer, POST /answers, GET /health, GET /reader, GET /docs",
     405: "questions are sent by POST, the rest is read by GET",
+    503: "start the server again; its log says more",
 }
 
 

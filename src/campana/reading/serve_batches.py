@@ -71,6 +71,11 @@ class Batches:
         with self._changed:
             return sum(len(job.asked) for job in self._jobs)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the reader's thread runs."""
+        return self._thread.is_alive()
+
     async def answer(self, asked: Sequence[Asked]) -> list[ReaderAnswer]:
         """The answers, in order. Raises Busy, or what the reader raised."""
         loop = asyncio.get_running_loop()

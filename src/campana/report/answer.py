@@ -3,7 +3,7 @@
     answer(measure, costs, arms, progress)["sentence"]
     "lora and full are not resolved: lora scores 0.012 lower (95% interval -0.040 to 0.016) at 0.61x the tuning FLOPs; ..."
 
-Each sentence exists twice: with FLOPs, which two runs share, and under `measured` with the time that this run took.
+Each sentence exists twice: with FLOPs, which two runs share, and under `measured` with the time that this run took beside them.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def _detail(
     varies = _varies(contrast, pairs, measure["confidence"])
     told = contrast["difference"]["mean"] is not None
     by_flops, by_time = (_price(flops, "FLOPs", q.flops), _price(seconds, "time", q.duration)) if told else ("", "")
+    by_both = by_flops + by_time.replace(" at ", " and ", 1) if _ratio(flops) and _ratio(seconds) else by_time
     return {
         "contrast": contrast["name"],
         "primary": contrast["primary"],
@@ -75,7 +76,7 @@ def _detail(
         "sentence": found + by_flops + needed + varies + ".",
         "cost_ratio": _ratio(flops),
         "pairs": pairs,
-        "measured": {"sentence": found + by_time + needed + varies + ".", "cost_ratio": _ratio(seconds)},
+        "measured": {"sentence": found + by_both + needed + varies + ".", "cost_ratio": _ratio(seconds)},
     }
 
 
@@ -102,7 +103,7 @@ def _price(amounts: Sequence[float | None], what: str, write: Any) -> str:
     ours, theirs = amounts
     ratio = _ratio(amounts)
     if ratio is not None:
-        return f" at {q.ratio(ratio)} the tuning {what}"
+        return f" at {q.ratio(ratio)} the tuning {what}" + (" of this run" if what == "time" else "")
     if ours and theirs == 0:
         return f" for {write(ours)} of tuning" if what == "time" else f" for {write(ours)}s of tuning"
     return ""

@@ -222,7 +222,7 @@ REPORT_SCHEMA: Schema = {
         answer=_object(
             sentence={**TEXT, "description": "The primary contrast, with FLOPs as cost."},
             details=_list(DETAIL, "All contrasts, the primary first."),
-            measured=_object(sentence={**TEXT, "description": "The same, with the time that this run took."}),
+            measured=_object(sentence={**TEXT, "description": "The same, with the time that this run took as well."}),
         ),
         arms=_list(ARM),
         measure={"type": ["object", "null"], "description": "measure.json (campana.measure/1); null before it is built."},

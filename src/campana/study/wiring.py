@@ -12,6 +12,7 @@ from campana.core.spec import Resources, Source, Stage
 from campana.data.files import locate_data
 from campana.data.format import Format
 from campana.data.suites import read_suite
+from campana.data.templates import NAMED
 from campana.errors import StudyError
 from campana.generation.engine import Greedy, Sample
 from campana.models.parse import parse_source
@@ -66,7 +67,9 @@ class Wiring:
         self._suites_read: dict[str, tuple[Item, ...]] = {}
 
     def stages(self, arm: str, recipe: ArmRecipe) -> ArmStages:
-        """All stages of an arm. Unknown names and missing files raise StudyError."""
+        """All stages of an arm. Unknown names and missing files raise StudyError; data and suites that cannot be read, DataError."""
+        if recipe.template not in (templates := ("model", *NAMED)):
+            raise StudyError(f"unknown template {recipe.template!r}", where="template", hint=nearest(recipe.template, templates))
         model = self._model(recipe.model)
         suite_name = recipe.generate.suite
         if suite_name not in self._file.suites:
@@ -144,16 +147,18 @@ class Wiring:
 
     def _format(self, name: str) -> Format:
         if name not in self._formats:
-            data = self._file.data[name]
-            if data.format == "auto":
-                from campana.data.detect import detect_format
+            from campana.data.detect import detect_format, require_readable
 
-                self._formats[name] = detect_format(self._path(data.path, f"data.{name}.path"))
+            data = self._file.data[name]
+            path = self._path(data.path, f"data.{name}.path")
+            if data.format == "auto":
+                self._formats[name] = detect_format(path)
             else:
                 values: Any = {"kind": data.format} if isinstance(data.format, str) else data.format
                 if not isinstance(values, Mapping) or "kind" not in values:
                     raise StudyError("a format is a name or {kind: name, ...}", where=f"data.{name}.format", hint="format: alpaca")
                 self._formats[name] = find("format", str(values["kind"])).model_validate(dict(values))  # type: ignore[assignment]  # the group's kinds are Formats
+            require_readable(path, self._formats[name])
         return self._formats[name]
 
     def _prepare(self, recipe: ArmRecipe, model: Stage) -> tuple[Stage, dict[str, str]]:

@@ -2,8 +2,8 @@
 
     fuse(model, torch.float32)      # {"RmsNorm": 61, "SwiGlu": 30, "LoraLinear": 210}
 
-A module that computes anything else (another activation, DoRA, dropout) is left as it is. Only `forward` of
-the instance is replaced; weights, names and files stay the same.
+A module that computes anything else (another activation, DoRA, dropout) is left as it is. Only `forward` of the instance is replaced;
+weights, names and files stay the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fuse(model: nn.Module, compute: torch.dtype) -> Counter[str]:
             ("LoraLinear", _lora(module, compute)),
         )
         for name, candidate in candidates:
-            if candidate is not None and _agrees(module, candidate, compute):
+            if candidate is not None and _agrees(module, candidate):
                 module.forward = candidate
                 done[name] += 1
                 break
@@ -87,8 +87,8 @@ def _lora(module: Any, compute: torch.dtype) -> Forward | None:
     return forward
 
 
-def _agrees(module: nn.Module, candidate: Forward, compute: torch.dtype) -> bool:
-    """Whether both compute the same of a few numbers, to within the rounding of the result."""
+def _agrees(module: nn.Module, candidate: Forward) -> bool:
+    """Whether both compute the same of a few numbers, to within the rounding of the candidate's result."""
     width = next((p.shape[-1] for p in module.parameters()), 0)
     device = next(module.parameters()).device
     if device.type == "meta":
@@ -96,5 +96,5 @@ def _agrees(module: nn.Module, candidate: Forward, compute: torch.dtype) -> bool
     x = torch.linspace(-2.0, 3.0, 3 * width, device=device).reshape(1, 3, width).sin()
     with torch.no_grad():
         expected, found = module(x), candidate(x)
-    rtol, atol = (1e-4, 1e-5) if compute == torch.float32 else (1e-2, 1e-3)
-    return torch.allclose(found.float(), expected.float(), rtol=rtol, atol=atol * float(expected.abs().max() + 1e-30))
+    rtol = 1e-4 if found.dtype == torch.float32 else torch.finfo(found.dtype).eps
+    return torch.allclose(found.float(), expected.float(), rtol=rtol, atol=1e-5 * float(expected.abs().max() + 1e-30))
