@@ -51,6 +51,7 @@ GROUPS: dict[str, str] = {
     "engine": "campana.generation.engines",
     "check": "campana.checks",
     "edit": "campana.reading.edits.operators",
+    "objective": "campana.reading.training.objectives",
 }
 """Group name -> the package whose modules declare its built-in kinds. Other distributions add theirs by entry points."""
 

@@ -1,0 +1,64 @@
+"""Which windows each step draws: whole epochs in a seeded order, rows of like length together, steps of equal numbers of tokens.
+
+    steps = plan_steps(table.units("all"), table.lengths, batch_tokens=2048, num_steps=600, seed=0)
+
+The order is a function of the seed alone: every arm that draws from the same questions sees them in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+BUCKET_STEPS = 32
+"""Steps whose rows are sorted by length together: enough to leave under 5% of padding, few enough to mix well."""
+
+
+def plan_steps(
+    units: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int, num_steps: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """The windows of each step: at most `batch_tokens` tokens without padding, at least one window."""
+    steps: list[NDArray[np.int64]] = []
+    epoch = 0
+    while len(steps) < num_steps:
+        random = np.random.default_rng([seed, epoch])
+        order = units[random.permutation(len(units))]
+        for bucket in _cut(order, lengths, batch_tokens * BUCKET_STEPS):
+            sorted_bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+            parts = _cut(sorted_bucket, lengths, batch_tokens)
+            steps += [parts[index] for index in random.permutation(len(parts))]
+        epoch += 1
+    return steps[:num_steps]
+
+
+def passes(lengths: Sequence[int] | NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:
+    """Rows of one step in forward passes of at most `most_tokens`, padding counted; places in `lengths`, like lengths together."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    found: list[NDArray[np.int64]] = []
+    start = 0
+    while start < len(order):
+        size = max(1, most_tokens // int(lengths[int(order[start])]))
+        found.append(order[start : start + size])
+        start += size
+    return found
+
+
+def _cut(windows: NDArray[np.int64], lengths: NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:
+    """Runs of at most `most_tokens` tokens, in order."""
+    parts: list[NDArray[np.int64]] = []
+    start, total = 0, 0
+    for place, window in enumerate(windows):
+        length = int(lengths[window])
+        if total and total + length > most_tokens:
+            parts.append(windows[start:place])
+            start, total = place, 0
+        total += length
+    if len(windows):
+        parts.append(windows[start:])
+    return parts
