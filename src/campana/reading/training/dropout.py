@@ -45,6 +45,7 @@ class ByteDropout(nn.Module):
         self._noise = noise
 
     def forward(self, values: Tensor) -> Tensor:
+        """The values of the same shape, with a share of them zero."""
         if not self.training or not self.dropped:
             return values
         kept = self._noise.bytes(values.numel()).view(values.shape) >= self.dropped

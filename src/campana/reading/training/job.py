@@ -170,7 +170,7 @@ def _warnings(job: ReadTrainJob, run: Run, table: TrainingTable) -> list[str]:
         found.append("no question has a counterpart to be contrasted with: the objective was cross-entropy alone")
     near = [row["similarity_negative"] for row in run.totals.rows if "similarity_negative" in row][-50:]
     if near and sum(near) / len(near) > 0.99:
-        found.append("span vectors of answerable and unanswerable questions are the same (cosine above 0.99): the contrast has not taken hold")
+        found.append("span vectors of answerable and unanswerable questions are the same (cosine above 0.99): no contrast")
     return found
 
 

@@ -17,6 +17,7 @@ class CrossEntropy(Objective):
     kind: Literal["cross_entropy"] = "cross_entropy"
 
     def loss(self, outputs: Outputs, rows: StepRows, extra: Module | None) -> tuple[Tensor, dict[str, float]]:
+        """The mean of both ends' cross-entropies."""
         del rows, extra
         loss = cross_entropy(outputs)
         return loss, {"cross_entropy": loss.item()}

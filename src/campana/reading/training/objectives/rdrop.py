@@ -25,15 +25,18 @@ class RDrop(Objective):
     """The paper tries 0.1 to 5."""
 
     def rows(self, windows: Sequence[int], triples: Mapping[int, Triple], random: np.random.Generator) -> StepRows:
+        """Every window twice."""
         del triples, random
         count = len(windows)
         return StepRows((*windows, *windows), pairs=tuple((place, count + place) for place in range(count)))
 
     def loss(self, outputs: Outputs, rows: StepRows, extra: Module | None) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy and divergence of the two views."""
         del extra
         left, right = ([pair[side] for pair in rows.pairs] for side in (0, 1))
         task = cross_entropy(outputs)
-        apart = (symmetric_kl(outputs.start_RL[left], outputs.start_RL[right]) + symmetric_kl(outputs.end_RL[left], outputs.end_RL[right])) / 2
+        start, end = outputs.start_RL, outputs.end_RL
+        apart = (symmetric_kl(start[left], start[right]) + symmetric_kl(end[left], end[right])) / 2
         return task + self.weight * apart, {"cross_entropy": task.item(), "divergence": apart.item()}
 
 

@@ -43,9 +43,11 @@ class SpanCL(Objective):
 
     @property
     def reads_vectors(self) -> bool:
+        """The contrast is between span vectors."""
         return True
 
     def rows(self, windows: Sequence[int], triples: Mapping[int, Triple], random: np.random.Generator) -> StepRows:
+        """The windows, then a positive and a negative of each that has counterparts, drawn anew at each step."""
         rows, places = list(windows), list[tuple[int, int, int]]()
         for place, window in enumerate(windows):
             triple = triples.get(window)
@@ -59,6 +61,7 @@ class SpanCL(Objective):
         return StepRows(tuple(rows), triples=tuple(places))
 
     def modules(self, width: int, seed: int) -> Module | None:
+        """The projection, where there is one."""
         import torch
 
         if not self.projection:
@@ -69,6 +72,7 @@ class SpanCL(Objective):
         return torch.nn.Sequential(linear, torch.nn.Tanh())
 
     def loss(self, outputs: Outputs, rows: StepRows, extra: Module | None) -> tuple[Tensor, dict[str, float]]:
+        """Cross-entropy of all rows and the weighted contrast of the step's triples."""
         task = cross_entropy(outputs)
         if not rows.triples:
             return task, {"cross_entropy": task.item(), "triples": 0}

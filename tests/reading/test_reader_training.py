@@ -1,0 +1,464 @@
+"""Training of readers: what steps draw, what is minimised, and that a killed run takes the same steps."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_readers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from campana.errors import DataError, StageFailed
+from campana.reading.evaluate import evaluate
+from campana.reading.examples import Example, Span
+from campana.reading.layout import Layout
+from campana.reading.reader import Reader
+from campana.reading.settings import Settings
+from campana.reading.training.dropout import ByteDropout, Noise, replace_dropout
+from campana.reading.training.job import ReadTrainJob, train_reader
+from campana.reading.training.network import Network
+from campana.reading.training.objective import Objective, Outputs, StepRows
+from campana.reading.training.objectives.cross_entropy import CrossEntropy
+from campana.reading.training.objectives.rdrop import RDrop, symmetric_kl
+from campana.reading.training.objectives.spancl import SpanCL, info_nce
+from campana.reading.training.plan import passes, plan_steps
+from campana.reading.training.questions import NULL, TrainingTable, augmented
+from campana.reading.triples import Counterpart, Family, written_families
+from campana.tuning.options import AdamW, Schedule
+
+NAMES, CITIES, YEARS = ("Anna", "Ben"), ("Rome", "Paris"), ("1998", "2001")
+WHOLE = Settings(max_length=128)
+
+
+def world() -> tuple[list[Example], list[Family]]:
+    """Who went where: each passage with a question that it answers, the same in other words, and one that it does not answer."""
+    examples: list[Example] = []
+    families: list[Family] = []
+    for name, city, year in product(NAMES, CITIES, YEARS):
+        passage = f"{name} went to {city} in {year} ."
+        at = passage.index(year)
+        span = Span(at, at + len(year))
+        key = f"{name}-{city}-{year}"
+        asked = f"when was {name} in {city} ?"
+        positive = Counterpart(f"{key}#p", f"in what year was {name} in {city} ?", True, span, "paraphrase")
+        negative = Counterpart(f"{key}#n", f"what was {name} in {city} ?", False, span, "word")
+        family = Family(key, key, passage, asked, span, (positive, negative))
+        families.append(family)
+        examples += [family.original(), replace(family.example(negative), id=f"{key}-un")]
+    return examples, families
+
+
+@pytest.fixture
+def job(save_encoder: Callable[..., Path], tmp_path: Path) -> Callable[..., ReadTrainJob]:
+    start = save_encoder()
+
+    def make(name: str = "run", **changes: Any) -> ReadTrainJob:
+        examples, families = world()
+        told: dict[str, Any] = {
+            "start_dir": start,
+            "examples": examples,
+            "families": families,
+            "held_out": [replace(example, id="held " + example.id, document="held out") for example in examples[:6]],
+            "out_dir": tmp_path / name / "out",
+            "scratch_dir": tmp_path / name / "scratch",
+            "objective": CrossEntropy(),
+            "steps": 6,
+            "plain_steps": 2,
+            "questions": "all",
+            "batch_tokens": 100,
+            "learning_rate": 3e-3,
+            "schedule": Schedule(warmup=0.1),
+            "optimizer": AdamW(weight_decay=0.01),
+            "max_grad_norm": 1.0,
+            "dropout": 0.1,
+            "precision": "fp32",
+            "seed": 0,
+            "settings": WHOLE,
+            "num_evaluations": 2,
+            "checkpoint_seconds": 1e9,
+        }
+        return ReadTrainJob(**told | changes)
+
+    return make
+
+
+def ignore(*args: object, **figures: object) -> None:
+    """A progress that nobody sees."""
+
+
+def table_of(examples: Sequence[Example], families: Sequence[Family] = (), settings: Settings = WHOLE) -> TrainingTable:
+    return TrainingTable.build(examples, families, Layout.of(tiny_readers.word_pieces()), settings)
+
+
+def network_of(table: TrainingTable, seed: int = 0, dropout: float = 0.0, precision: Any = "fp32") -> Network:
+    return Network.of(tiny_readers.tiny_bert(seed), table, precision=precision, dropout=dropout, seed=seed)
+
+
+# What steps draw
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80),
+    batch_tokens=st.integers(10, 200),
+    num_steps=st.integers(1, 60),
+    seed=st.integers(0, 5),
+)
+def test_steps_are_whole_epochs_within_the_token_budget(lengths: list[int], batch_tokens: int, num_steps: int, seed: int) -> None:
+    units = np.arange(len(lengths)) * 3
+    widths = np.zeros(3 * len(lengths), dtype=np.int64)
+    widths[units] = lengths
+    steps = plan_steps(units, widths, batch_tokens, num_steps, seed)
+    assert len(steps) == num_steps
+    assert all(len(step) == 1 or widths[step].sum() <= batch_tokens for step in steps)
+    seen = Counter(int(window) for step in steps for window in step)
+    assert max(seen.values()) - min(seen.get(int(unit), 0) for unit in units) <= 1
+    again = plan_steps(units, widths, batch_tokens, num_steps + 5, seed)
+    assert all(np.array_equal(one, other) for one, other in zip(steps, again, strict=False)), "a longer run begins with the shorter one"
+
+
+def test_another_seed_is_another_order() -> None:
+    units, lengths = np.arange(50), np.full(50, 10)
+    first, second = (np.concatenate(plan_steps(units, lengths, 100, 5, seed)) for seed in (0, 1))
+    assert not np.array_equal(first, second)
+    assert sorted(first) == sorted(second) == list(range(50))
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=40), most=st.integers(1, 200))
+def test_passes_hold_every_row_once(lengths: list[int], most: int) -> None:
+    found = passes(lengths, most)
+    assert sorted(int(row) for part in found for row in part) == list(range(len(lengths)))
+    assert all(len(part) == 1 or len(part) * max(lengths[row] for row in part) <= most for part in found)
+
+
+# Targets
+
+
+def text_of(table: TrainingTable, window: int, first: int, last: int) -> str:
+    group = table.group
+    example = int(group.of_example[window])
+    at = int(group.collate(np.array([window])).passage_at[0])
+    passage, shift = group.passages[example], int(group.first[window]) - at
+    return group.examples[example].passage[passage.starts[first + shift] : passage.ends[last + shift]]
+
+
+def test_targets_are_the_answer_in_each_window_and_spans_that_of_each_view() -> None:
+    examples, families = world()
+    table = table_of(examples, families)
+    assert len(table.own) == len(examples)
+    assert not table.problems.counts
+    for window in table.own:
+        example = table.group.examples[int(table.group.of_example[window])]
+        told = (example.spans or example.plausible)[0].of(example.passage)
+        assert text_of(table, int(window), int(table.span_first[window]), int(table.span_last[window])) == told
+        assert (table.target_first[window] == NULL) == (not example.answerable)
+    assert len(table.triples) == len(families)
+    for window, triple in table.triples.items():
+        views = (window, *triple.positives, *triple.negatives)
+        assert len({text_of(table, view, int(table.span_first[view]), int(table.span_last[view])) for view in views}) == 1
+        assert len({int(table.span_first[view]) for view in views}) > 1, "questions of other lengths put the passage elsewhere"
+
+
+def test_a_long_passage_has_one_window_with_the_answer_and_the_others_say_none() -> None:
+    passage = "Rome is the capital of Italy . " * 12 + "Anna went to Paris in 2001 . " + "Ben went to Rome in 1998 . " * 12
+    at = passage.index("2001")
+    example = Example("q", "when was Anna in Paris ?", passage, "d", True, ("2001",), (Span(at, at + 4),))
+    table = table_of([example], settings=Settings(max_length=48, overlap=16))
+    holding = [int(window) for window in table.own if table.target_first[window] != NULL]
+    assert len(holding) == 1
+    assert text_of(table, holding[0], int(table.target_first[holding[0]]), int(table.target_last[holding[0]])) == "2001"
+    assert list(table.units("answerable")) == holding
+    left_out = len(table.group.of_example) - len(table.own)
+    assert table.problems.counts["window with a part of the answer (not trained on)"] == left_out
+
+
+def test_a_triple_that_loses_its_span_in_one_view_is_dropped_and_counted() -> None:
+    passage = "Rome is the capital of Italy . Anna went to Paris in 2001 ."
+    at = passage.index("2001")
+    span = Span(at, at + 4)
+    across = Span(0, len(passage))  # longer than a window: no window holds it
+    families = [
+        Family("q", "d", passage, "when was Anna in Paris ?", span, (Counterpart("q#n", "when ?", False, across, "entity"),)),
+        Family("absent", "d", passage, "?", span, (Counterpart("absent#n", "when ?", False, span, "entity"),)),
+    ]
+    table = table_of([families[0].original()], families, Settings(max_length=16, overlap=4))
+    assert not table.triples
+    assert table.problems.counts["triple without its span in one view (dropped)"] == 1
+    assert table.problems.counts["counterparts of a question that is not trained on"] == 1
+
+
+def test_questions_that_say_nothing_of_an_answer_are_counted_and_none_left_is_an_error() -> None:
+    table = table_of([Example("q", "when ?", "Anna went to Rome .", "d")])
+    assert table.problems.counts == {"not known where the answer is (not trained on)": 1}
+    with pytest.raises(DataError, match="nothing to learn from"):
+        table.units("all")
+
+
+def test_pairs_that_people_wrote_become_families_and_augmentation_adds_what_is_used() -> None:
+    examples, families = world()
+    others = families[0].counterparts
+    rejected = replace(others[1], id="rejected", verdict="still answerable")
+    told = replace(families[0], counterparts=(*others, rejected))
+    assert [example.id for example in augmented(examples, [told])] == [e.id for e in examples] + [other.id for other in others]
+    assert [family.id for family in written_families(examples)] == [family.id for family in families]
+
+
+# What is minimised
+
+
+def test_rows_do_not_depend_on_the_others_of_their_step() -> None:
+    examples, families = world()
+    table = table_of(examples, families)
+    network = network_of(table)
+    windows = [int(window) for window in table.own[:7]]
+    together = network.read(StepRows(tuple(windows)), vectors=True)
+    for place, window in enumerate(windows):
+        alone = network.read(StepRows((window,)), vectors=True)
+        length = int(table.lengths[window])
+        assert torch.allclose(together.start_RL[place, :length], alone.start_RL[0], atol=1e-5)
+        assert torch.allclose(together.end_RL[place, :length], alone.end_RL[0], atol=1e-5)
+        assert together.span_RD is not None
+        assert alone.span_RD is not None
+        assert torch.allclose(together.span_RD[place], alone.span_RD[0], atol=1e-5)
+        assert torch.equal(together.target_R2[place], alone.target_R2[0])
+
+
+def test_span_vectors_are_the_hidden_states_at_the_span() -> None:
+    examples, families = world()
+    table = table_of(examples, families)
+    network = network_of(table)
+    window = int(table.own[0])
+    batch = table.group.collate(np.array([window]))
+    hidden = network.model.base_model(
+        input_ids=torch.from_numpy(batch.input_ids),
+        attention_mask=torch.from_numpy(batch.attention_mask),
+        token_type_ids=torch.from_numpy(batch.token_type_ids),
+    ).last_hidden_state[0]
+    found = network.read(StepRows((window,)), vectors=True).span_RD
+    expected = torch.cat([hidden[int(table.span_first[window])], hidden[int(table.span_last[window])]])
+    assert found is not None
+    assert torch.allclose(found[0], expected, atol=1e-6)
+
+
+def outputs_of(start: torch.Tensor, end: torch.Tensor, target: list[list[int]], vectors: torch.Tensor | None = None) -> Outputs:
+    return Outputs(start, end, torch.tensor(target), vectors)
+
+
+def test_cross_entropy_is_the_mean_log_probability_of_both_ends() -> None:
+    start, end = torch.randn(3, 5), torch.randn(3, 5)
+    target = [[0, 0], [2, 3], [4, 4]]
+    loss, figures = CrossEntropy().loss(outputs_of(start, end, target), StepRows((0, 1, 2)), None)
+    by_hand = [
+        -math.log(math.exp(logits[row, target[row][side]]) / sum(math.exp(value) for value in logits[row]))
+        for side, logits in enumerate((start, end))
+        for row in range(3)
+    ]
+    assert loss.item() == pytest.approx(sum(by_hand) / 6, rel=1e-5)
+    assert figures == {"cross_entropy": loss.item()}
+
+
+def test_rdrop_adds_the_symmetric_divergence_of_two_views() -> None:
+    p, q = torch.tensor([[0.2, 0.3, 0.5]]), torch.tensor([[0.5, 0.25, 0.25]])
+    expected = sum(float(a * (a / b).log() + b * (b / a).log()) for a, b in zip(p[0], q[0], strict=True)) / 2
+    assert symmetric_kl(p.log(), q.log()).item() == pytest.approx(expected, rel=1e-5)
+    objective = RDrop(weight=2.0)
+    rows = objective.rows([7], {}, np.random.default_rng(0))
+    assert rows.windows == (7, 7)
+    both = torch.cat([p.log(), q.log()])
+    loss, figures = objective.loss(outputs_of(both, both, [[0, 0], [0, 0]]), rows, None)
+    assert figures["divergence"] == pytest.approx(expected, rel=1e-5)
+    assert loss.item() == pytest.approx(figures["cross_entropy"] + 2 * expected, rel=1e-5)
+
+
+def test_the_contrast_is_infonce_over_cosines() -> None:
+    anchor, positive, negative = torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 4)
+
+    def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float(one @ other / one.norm() / other.norm())
+
+    for in_batch in (True, False):
+        expected = 0.0
+        for row in range(3):
+            others = range(3) if in_batch else (row,)
+            pool = [cosine(anchor[row], side[other]) / 0.2 for side in (positive, negative) for other in others]
+            expected -= cosine(anchor[row], positive[row]) / 0.2 - math.log(sum(map(math.exp, pool)))
+        loss, near, far = info_nce(anchor, positive, negative, 0.2, in_batch=in_batch)
+        assert loss.item() == pytest.approx(expected / 3, rel=1e-4)
+        assert near.tolist() == pytest.approx([cosine(anchor[row], positive[row]) for row in range(3)], abs=1e-5)
+        assert far.tolist() == pytest.approx([cosine(anchor[row], negative[row]) for row in range(3)], abs=1e-5)
+
+
+@pytest.mark.parametrize("positive", ["counterpart", "dropout"])
+def test_spancl_reads_a_positive_and_a_negative_of_each_question_that_has_them(positive: Any) -> None:
+    examples, families = world()
+    table = table_of(examples, families)
+    windows = [int(window) for window in table.own[:4]]
+    rows = SpanCL(positive=positive).rows(windows, table.triples, np.random.default_rng(0))
+    assert rows.windows[:4] == tuple(windows)
+    assert len(rows.triples) == 2, "two of the four have no answer"
+    for anchor, near, far in rows.triples:
+        triple = table.triples[rows.windows[anchor]]
+        assert rows.windows[near] in (triple.positives if positive == "counterpart" else (rows.windows[anchor],))
+        assert rows.windows[far] in triple.negatives
+
+
+def test_spancl_moves_span_vectors_apart_where_cross_entropy_alone_does_not_have_to(job: Callable[..., ReadTrainJob]) -> None:
+    def last_gap(name: str, weight: float) -> float:
+        made = job(name, objective=SpanCL(weight=weight), plain_steps=0, steps=30, dropout=0.0, learning_rate=1e-3)
+        train_reader(made, ignore)
+        rows = [json.loads(line) for line in (made.out_dir / "metrics.jsonl").read_text().splitlines()]
+        trained = [row for row in rows if "similarity_positive" in row]
+        assert all(row["triples"] > 0 for row in trained)
+        return trained[-1]["similarity_positive"] - trained[-1]["similarity_negative"]
+
+    assert last_gap("contrast", 1.0) > last_gap("none", 0.0) + 0.1
+
+
+# Dropout
+
+
+def test_dropout_has_its_rate_and_follows_from_seed_and_step() -> None:
+    noise = Noise(3)
+    layer = ByteDropout(0.1, noise).train()
+    values = torch.ones(200, 500)
+    noise.at(5)
+    first = layer(values)
+    noise.at(5)
+    assert torch.equal(layer(values), first)
+    assert not torch.equal(layer(values), first)
+    assert (first == 0).float().mean().item() == pytest.approx(26 / 256, abs=0.003)
+    assert first.mean().item() == pytest.approx(1.0, abs=0.004)
+    assert torch.equal(layer.eval()(values), values)
+
+
+def test_all_dropout_of_a_model_is_replaced() -> None:
+    model = tiny_readers.tiny_bert(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    replace_dropout(model, 0.25, Noise(0))
+    rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.0}
+    assert {module.dropped for module in model.modules() if isinstance(module, ByteDropout)} == {64}
+
+
+# Whole runs
+
+
+def test_a_reader_learns_to_answer_and_to_abstain(job: Callable[..., ReadTrainJob]) -> None:
+    made = job(steps=120, plain_steps=0, dropout=0.0, learning_rate=5e-3, batch_tokens=400)
+    meter = train_reader(made, ignore)
+    result = json.loads((made.out_dir / "tune.json").read_text())
+    assert result["final_validation_loss"] < result["initial_validation_loss"] / 5
+    assert meter["tokens"] == result["tokens"] > 0
+    reader = Reader.load(made.out_dir / "model")
+    assert reader.about["documents"] == sorted({example.document for example in made.examples})
+    scores = evaluate(reader, [replace(example, document="again") for example in made.examples]).results[0].scores
+    assert scores.has_answer_f1 is not None
+    assert scores.no_answer_accuracy is not None
+    assert scores.has_answer_f1 > 90
+    assert scores.no_answer_accuracy > 90
+    with pytest.raises(DataError, match="trained on"):
+        evaluate(reader, made.examples)
+
+
+class KilledError(Exception):
+    """Stands for a kill: the run ends between two steps."""
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), RDrop(), SpanCL(projection=8), SpanCL(positive="dropout")], ids=str)
+def test_a_killed_run_goes_on_to_the_same_bytes(job: Callable[..., ReadTrainJob], objective: Objective) -> None:
+    whole = job("whole", objective=objective)
+    train_reader(whole, ignore)
+    killed = job("killed", objective=objective, checkpoint_seconds=0.0)
+
+    def die_at(count: int) -> Callable[..., None]:
+        def progress(done: float, total: float, unit: str, **figures: object) -> None:
+            if done == count:
+                raise KilledError
+
+        return progress
+
+    for count in (2, 5):
+        with pytest.raises(KilledError):
+            train_reader(killed, die_at(count))
+    meter = train_reader(killed, ignore)
+    assert meter["resumed_from_step"] == 4
+    for name in ("metrics.jsonl", "tune.json", "model/model.safetensors", "model/reader.json", "model/config.json"):
+        assert (whole.out_dir / name).read_bytes() == (killed.out_dir / name).read_bytes(), name
+
+
+def test_the_plain_steps_come_first_and_arms_of_one_seed_see_the_same_questions(job: Callable[..., ReadTrainJob]) -> None:
+    rows: dict[str, list[Any]] = {}
+    for name, objective in {"ce": CrossEntropy(), "spancl": SpanCL()}.items():
+        made = job(name, objective=objective)
+        train_reader(made, ignore)
+        rows[name] = [json.loads(line) for line in (made.out_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows["spancl"] if "objective" in row]
+    assert [row["objective"] for row in steps] == ["cross_entropy"] * 2 + ["spancl"] * 4
+    assert rows["ce"][:3] == rows["spancl"][:3], "held-out loss and plain steps are the same"
+
+
+def test_training_goes_on_from_a_reader_and_remembers_both_documents(job: Callable[..., ReadTrainJob]) -> None:
+    first = job("first", steps=3, questions="answerable")
+    train_reader(first, ignore)
+    examples, _ = world()
+    second = job("second", start_dir=first.out_dir / "model", examples=[replace(e, document="new") for e in examples], steps=4)
+    train_reader(second, ignore)
+    stored = json.loads((second.out_dir / "model" / "reader.json").read_text())
+    assert stored["about"]["steps"] == 7
+    assert stored["about"]["documents"] == sorted({*(example.document for example in first.examples), "new"})
+    losses = [json.loads((each.out_dir / "tune.json").read_text()) for each in (first, second)]
+    assert losses[1]["initial_validation_loss"] == pytest.approx(losses[0]["final_validation_loss"], rel=1e-6)
+
+
+def test_bf16_follows_fp32(job: Callable[..., ReadTrainJob]) -> None:
+    found: list[float] = []
+    for precision in ("fp32", "bf16"):
+        made = job(precision, precision=precision, steps=20, dropout=0.0)
+        train_reader(made, ignore)
+        found.append(json.loads((made.out_dir / "tune.json").read_text())["final_validation_loss"])
+    assert found[0] == pytest.approx(found[1], rel=0.05)
+
+
+def test_a_loss_that_is_no_number_stops_with_a_rate_to_try(job: Callable[..., ReadTrainJob]) -> None:
+    with pytest.raises(StageFailed) as caught:
+        train_reader(job(learning_rate=1e30, steps=5, schedule=Schedule(warmup=0.0)), ignore)
+    assert "lower the learning rate" in (caught.value.hint or "")
+
+
+def test_what_a_run_lacked_is_told(job: Callable[..., ReadTrainJob]) -> None:
+    made = job(objective=SpanCL(), families=(), held_out=())
+    train_reader(made, ignore)
+    told = json.loads((made.out_dir / "tune.json").read_text())
+    assert any("held-out" in text for text in told["warnings"])
+    assert any("no question has a counterpart" in text for text in told["warnings"])
+    assert told["final_validation_loss"] is None
+
+
+def test_a_damaged_checkpoint_is_passed_over(job: Callable[..., ReadTrainJob]) -> None:
+    whole = job("whole")
+    train_reader(whole, ignore)
+    made = job("damaged", checkpoint_seconds=0.0)
+
+    def progress(done: float, total: float, unit: str, **figures: object) -> None:
+        if done == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_reader(made, progress)
+    newest = sorted((made.scratch_dir / "checkpoints").iterdir())[-1]
+    for path in newest.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    train_reader(made, ignore)
+    assert (whole.out_dir / "metrics.jsonl").read_bytes() == (made.out_dir / "metrics.jsonl").read_bytes()
+    shutil.rmtree(made.scratch_dir)
