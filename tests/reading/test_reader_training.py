@@ -85,6 +85,7 @@ def job(save_encoder: Callable[..., Path], tmp_path: Path) -> Callable[..., Read
             "precision": "fp32",
             "seed": 0,
             "settings": WHOLE,
+            "fit": None,
             "num_evaluations": 2,
             "checkpoint_seconds": 1e9,
         }

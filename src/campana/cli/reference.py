@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from campana.parts import ADDED, EXECUTION, GROUPS, known
+from campana.study.readers import ReadCheckRecipe, ReaderRecipe, ReadRecipe, SpansRecipe
 from campana.study.schema import (
     ArmRecipe,
     CheckRecipe,
@@ -44,6 +45,10 @@ SECTIONS: dict[type[BaseModel], str] = {
     Adafactor: "`base.tune.optimizer` with `kind: adafactor`",
     GenerateRecipe: "`base.generate`",
     CheckRecipe: "`base.check`",
+    ReaderRecipe: "`base` in a study of readers",
+    ReadRecipe: "`base.read`",
+    SpansRecipe: "`base.read.spans`",
+    ReadCheckRecipe: "`base.check` in a study of readers",
     Primary: "`primary`",
     DataSet: "`data.<name>`",
     Suite: "`suites.<name>`",

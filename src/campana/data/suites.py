@@ -23,10 +23,12 @@ from campana.parts import nearest
 from campana.records import Item
 
 FIELDS = ("schema", "id", "category", "language", "prompt", "messages", "reference", "checks")
+SuiteFormat = Literal["campana", "belle"]
+"""How the rows of a suite of prompts read."""
 BELLE_FIELDS = ("question", "class", "std_answer")
 
 
-def read_suite(path: Path, format: Literal["campana", "belle"]) -> list[Item]:  # noqa: A002  # the study file's word
+def read_suite(path: Path, format: SuiteFormat) -> list[Item]:  # noqa: A002  # the study file's word
     """All items of a suite, in the order of the file. Raises DataError at the first bad row."""
     items: list[Item] = []
     lines: dict[str, int] = {}

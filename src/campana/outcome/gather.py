@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from campana.core.spec import Source, Stage
 from campana.outcome import tuning
 from campana.outcome.forecast import predicted_against_actual
-from campana.outcome.items import gather_items, suite_of
+from campana.outcome.items import format_of, gather_items, suite_of
 from campana.outcome.ledger import cost_lines, stages_of
+from campana.outcome.reading import reading_results
 from campana.outcome.shelf import Shelf
 from campana.outcome.warnings import warnings
 from campana.parts import kind_of
@@ -29,8 +30,11 @@ FIGURES = {
     "prepare": "the data report: rows read, kept, dropped and used",
     "select": "the learning rate that was chosen",
     "tune": "training and held-out losses, tokens, FLOPs",
+    "read_train": "training and held-out losses, tokens, FLOPs; the fitted threshold",
     "generate": "answers, and whether they were cut",
+    "read_answer": "answers, margins, and figures at each threshold",
     "check": "scores and their reasons",
+    "read_check": "scores and their reasons",
     "measure": "means, intervals, differences, verdicts",
 }
 """What of the report comes out of a kind of stage; the ledger's figures come from every stage's manifest."""
@@ -60,6 +64,7 @@ def gather(study: Study, store: Store) -> dict[str, Any]:
         "measure": measure,
         "costs": costs,
         "pareto": _pareto(arms, costs),
+        "reading": reading_results(study, shelf),
         "curves": [curve for arm in study.arms for curve in tuning.curves(arm, shelf)],
         "data": _data_reports(study, shelf),
         "fairness": fairness,
@@ -102,7 +107,7 @@ def _study(study: Study, prices: Mapping[str, Any] | None) -> dict[str, Any]:
         "confidence": file.measure.confidence,
         "margin": file.measure.margin,
         "prices": prices,
-        "suite": {"digest": source.identity, "format": spec.suite_format},
+        "suite": {"digest": source.identity, "format": format_of(spec)},
     }
 
 
@@ -131,7 +136,7 @@ def _arm(arm: Arm, short: str, measure: Mapping[str, Any] | None, items: Sequenc
 def _arm_stages(arm: Arm) -> list[Stage]:
     stages = arm.stages
     listed = [stages.model, stages.prepare, *stages.trials, stages.select]
-    listed += [*stages.tune.values(), *stages.generate.values(), *stages.check.values()]
+    listed += [*stages.first.values(), *stages.tune.values(), *stages.generate.values(), *stages.check.values()]
     return list({stage.key: stage for stage in listed if stage is not None}.values())
 
 
@@ -204,6 +209,8 @@ def _fairness(study: Study) -> dict[str, Any]:
         used["suite"] = generate.inputs["suite"]
         if arm.stages.prepare is not None:
             used["data"] = arm.stages.prepare
+        for train in list(arm.stages.tune.values())[:1]:
+            used |= {name: train.inputs[name] for name in ("train", "held_out", "made") if name in train.inputs}
         for name, value in used.items():
             inputs.setdefault(name, {})[arm.name] = value.identity if isinstance(value, Source) else value.key
     return {"declared": declared, **compared, "inputs": inputs}

@@ -11,7 +11,9 @@ from typing import Any
 from campana.core.spec import Source, Stage
 from campana.data.suites import read_suite
 from campana.outcome.shelf import Shelf
+from campana.reading.suite import question_items
 from campana.records import Answer, Item, Score
+from campana.stages.read_answer import ReadAnswer
 from campana.study import Arm, Study
 
 
@@ -23,14 +25,26 @@ def suite_of(study: Study) -> tuple[Source, Any]:
     return source, first.spec
 
 
+def format_of(spec: Any) -> str:
+    """How the rows of the suite read."""
+    return "reading" if isinstance(spec, ReadAnswer) else str(spec.suite_format)
+
+
+def items_of(study: Study) -> list[Item]:
+    """All items of the suite."""
+    source, spec = suite_of(study)
+    if isinstance(spec, ReadAnswer):
+        return question_items(source.path, None)
+    return list(read_suite(source.path, spec.suite_format))
+
+
 def gather_items(study: Study, shelf: Shelf) -> list[dict[str, Any]]:
     """Items in the order of the suite; those that no arm has answered are left out."""
     given = {arm.name: _answers(arm, shelf) for arm in study.arms}
     asked = {item_id for answers in given.values() for item_id in answers}
     if not asked:
         return []
-    source, spec = suite_of(study)
-    items: list[Item] = [item for item in read_suite(source.path, spec.suite_format) if item.id in asked]
+    items = [item for item in items_of(study) if item.id in asked]
     return [
         {
             "id": item.id,

@@ -20,8 +20,11 @@ PART_OF_KIND = {
     "prepare": "data",
     "select": "search",
     "tune": "tuning",
+    "read_train": "tuning",
     "generate": "generation",
+    "read_answer": "generation",
     "check": "checking",
+    "read_check": "checking",
     "measure": "measuring",
 }
 
@@ -35,7 +38,7 @@ def stages_of(study: Study) -> dict[str, tuple[Stage, str, list[str]]]:
             if arm.name not in arms:
                 arms.append(arm.name)
     found[study.measure.key] = (study.measure, "measuring", [arm.name for arm in study.arms])
-    order = list(PART_OF_KIND.values())
+    order = list(dict.fromkeys(PART_OF_KIND.values()))
     return dict(sorted(found.items(), key=lambda entry: order.index(entry[1][1])))
 
 
@@ -47,7 +50,7 @@ def _stages(arm: Arm) -> list[tuple[Stage, str]]:
     listed += [(trial, "search") for trial in stages.trials]
     if stages.select is not None:
         listed.append((stages.select, "search"))
-    for by_seed in (stages.tune, stages.generate, stages.check):
+    for by_seed in (stages.first, stages.tune, stages.generate, stages.check):
         listed += [(stage, PART_OF_KIND[kind_of(type(stage.spec))]) for stage in by_seed.values()]
     return listed
 

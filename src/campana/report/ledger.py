@@ -17,7 +17,7 @@ PARTS = ("model", "data", "search", "tuning", "generation", "checking", "measuri
 """What an arm pays for. `search` is the learning-rate search; `making` in the totals is search and tuning together."""
 
 MAKING = ("search", "tuning")
-WORKING = ("tune", "generate")
+WORKING = ("tune", "read_train", "generate", "read_answer")
 """Kinds of stages whose tokens and FLOPs are a model's work; the others do none."""
 
 

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from campana.report import evidence, results
+from campana.report import evidence, reading, results
 from campana.report.charts import figures
 from campana.report.markup import embedded, esc
 from campana.report.palette import Look, looks
@@ -24,6 +24,7 @@ SECTIONS = {
     "verdicts": "Verdicts",
     "tradeoff": "Score and cost",
     "categories": "Categories",
+    "reading": "Reading",
     "training": "Training",
     "costs": "Costs",
     "data": "Data",
@@ -40,6 +41,7 @@ def render(report: Mapping[str, Any]) -> str:
         "verdicts": results.verdicts(report, drawn),
         "tradeoff": results.tradeoff(report, drawn),
         "categories": results.categories(report, drawn),
+        "reading": reading.reading(report, drawn),
         "training": results.training(report, drawn),
         "costs": evidence.costs(report, drawn),
         "data": evidence.data(report, drawn),

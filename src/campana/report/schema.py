@@ -143,6 +143,15 @@ CURVE = _object(
     train=_object("Thinned to 300 points.", step=NUMBERS, tokens=NUMBERS, loss=NUMBERS, lr=NUMBERS),
     validation=_object(step=NUMBERS, tokens=NUMBERS, loss=NUMBERS),
 )
+FIGURE = _object("In percent; auroc 0..1. Bounds: 95%, by bootstrap over passages.", value=NUMBER, low=NUMBER, high=NUMBER)
+READING = _object(
+    "A reader on the suite.",
+    arm=TEXT,
+    seed={"type": "integer"},
+    key=KEY,
+    always_empty={**AMOUNT, "description": "EM of a reader that never answers, in percent."},
+    results=_list(_object(name={**TEXT, "description": "Of the threshold."}, threshold=NUMBER, figures=_map(FIGURE))),
+)
 FAIRNESS = _object(
     "Every field of every recipe, compared.",
     declared=_map(_list(TEXT), "Factor -> fields that it sets."),
@@ -234,6 +243,7 @@ REPORT_SCHEMA: Schema = {
             supervised_tokens=AXIS,
             measured={"type": "object", "properties": {"seconds": AXIS, "money": AXIS}, "additionalProperties": False},
         ),
+        reading=_list(READING, "Of a study of readers; else empty."),
         curves=_list(CURVE),
         data=_list(
             _object(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from campana.stages.measure import ArmScores, Measure
 from campana.study.arms import Draft, contrast_check, draft_arms, flatten
 from campana.study.complaints import study_error
 from campana.study.contrasts import contrasts
+from campana.study.readers import ReaderRecipe
 from campana.study.reading import Document, Place, read_document
 from campana.study.schema import ArmRecipe, Search, StudyFile
 from campana.study.wiring import ArmStages, Digest, Wiring
@@ -78,7 +79,7 @@ def build_study(
 def _build(file: StudyFile, document: Document, base_dir: Path, name: str, path: Path | None, digest: Digest, cores: int | None) -> Study:
     drafts = draft_arms(file, document)
     wiring = Wiring(file, base_dir, digest, cores or os.cpu_count() or 1)
-    recipes = {draft.name: _recipe(draft, document) for draft in drafts}
+    recipes = _recipes(drafts, document)
     _check_budgets(recipes, document)
     arms: list[Arm] = []
     for draft in drafts:
@@ -100,14 +101,11 @@ def _build(file: StudyFile, document: Document, base_dir: Path, name: str, path:
     return Study(name, path, file, tuple(arms), _measure(file, drafts, arms, document))
 
 
-def _check_same_measurement(recipes: Mapping[str, ArmRecipe], document: Document) -> None:
+def _check_same_measurement(recipes: Mapping[str, ArmRecipe | ReaderRecipe], document: Document) -> None:
     """Arms are compared item by item: all must answer the same items and be scored by the same rules."""
-    found = {
-        "generate.suite": {recipe.generate.suite for recipe in recipes.values()},
-        "generate.max_items": {str(recipe.generate.max_items or "all") for recipe in recipes.values()},
-        "check.default": {str(recipe.check.default or "none") for recipe in recipes.values()},
-    }
-    for field, values in found.items():
+    alike = [recipe.measured_alike() for recipe in recipes.values()]
+    for field in alike[0]:
+        values = {each[field] for each in alike}
         if len(values) > 1:
             section, name = field.split(".")
             raise StudyError(
@@ -117,11 +115,25 @@ def _check_same_measurement(recipes: Mapping[str, ArmRecipe], document: Document
             )
 
 
-def _recipe(draft: Draft, document: Document) -> ArmRecipe:
+def _recipes(drafts: Sequence[Draft], document: Document) -> dict[str, ArmRecipe | ReaderRecipe]:
+    """Each arm's recipe: of readers where the arms have `read`."""
+    reads = {draft.name: "read" in draft.values for draft in drafts}
+    if len(set(reads.values())) > 1:
+        names = [next(name for name, found in reads.items() if found is wanted) for wanted in (True, False)]
+        raise StudyError(
+            f"arm {names[0]!r} is a reader and arm {names[1]!r} is not: they cannot be compared",
+            where=document.where(("base",)),
+            hint="give `read` to every arm, under base, or to none",
+        )
+    return {draft.name: _recipe(draft, document) for draft in drafts}
+
+
+def _recipe(draft: Draft, document: Document) -> ArmRecipe | ReaderRecipe:
+    kind: type[ArmRecipe | ReaderRecipe] = ReaderRecipe if "read" in draft.values else ArmRecipe
     try:
-        return ArmRecipe.model_validate(draft.values)
+        return kind.model_validate(draft.values)
     except ValidationError as error:
-        raise study_error(error, ArmRecipe, draft.values, lambda place: document.where(_origin(draft, place))) from None
+        raise study_error(error, kind, draft.values, lambda place: document.where(_origin(draft, place))) from None
 
 
 def _origin(draft: Draft, place: Place) -> Place:
@@ -142,9 +154,9 @@ def _placed(error: StudyError, draft: Draft, document: Document) -> StudyError:
     return StudyError(error.message, where=located, hint=error.hint)
 
 
-def _check_budgets(recipes: Mapping[str, ArmRecipe], document: Document) -> None:
+def _check_budgets(recipes: Mapping[str, ArmRecipe | ReaderRecipe], document: Document) -> None:
     """Every arm that is tuned gets the same search: as many candidates and the same budget."""
-    searches = {name: recipe.tune.lr for name, recipe in recipes.items() if recipe.tune is not None}
+    searches = {name: recipe.tune.lr for name, recipe in recipes.items() if isinstance(recipe, ArmRecipe) and recipe.tune is not None}
     kinds = {(len(lr.search), lr.budget) if isinstance(lr, Search) else None for lr in searches.values()}
     if len(kinds) > 1:
         told = "; ".join(

@@ -11,38 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from campana.checks._protocol import Check
 from campana.generation.engine import Engine
 from campana.parts import part_of
+from campana.study.readers import ReaderRecipe
+from campana.study.section import NotTruth, Section
 from campana.tuning.method import Method
 from campana.tuning.options import AdamW, Optimizer, Schedule
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What the generators of all libraries take."""
-
-
-class Section(BaseModel):
-    """A part of the study file: frozen, and a field that is not known is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_values(cls, value: Any) -> Any:
-        """No field of the study is true or false, and pydantic would take `rows: true` for one row."""
-        return not_truth(value)
-
-
-def not_truth(value: Any) -> Any:
-    """The value, where it is not true or false."""
-    if isinstance(value, bool):
-        raise ValueError(f"cannot be {str(value).lower()}")  # noqa: TRY004  # pydantic wants a ValueError
-    return value
-
-
-NotTruth = BeforeValidator(not_truth)
 
 
 class DataSet(Section):
@@ -61,8 +41,8 @@ class Suite(Section):
 
     path: str
     """A JSONL file."""
-    format: Literal["campana", "belle"] = "campana"
-    """How its rows read."""
+    format: Literal["campana", "belle", "reading"] = "campana"
+    """How its rows read; `reading`: questions on passages, for studies of readers."""
 
 
 class Search(Section):
@@ -172,6 +152,15 @@ class ArmRecipe(Section):
     check: CheckRecipe = CheckRecipe()
     """How its answers are scored."""
 
+    def measured_alike(self) -> dict[str, str]:
+        """What all arms must agree in to be compared item by item."""
+        wanted = self.generate
+        return {
+            "generate.suite": wanted.suite,
+            "generate.max_items": str(wanted.max_items or "all"),
+            "check.default": str(self.check.default or "none"),
+        }
+
 
 class Primary(Section):
     """What the study is for, said before it runs."""
@@ -218,7 +207,7 @@ class StudyFile(Section):
     suites: Mapping[str, Suite] = Field(min_length=1)
     """Name -> questions."""
     base: Mapping[str, Any]
-    """What every arm has: `model`, `template`, `tune`, `generate`, `check`."""
+    """What every arm has: `model`, `template`, `tune`, `generate`, `check`; or, in a study of readers, `model`, `read`, `check`."""
     factors: Mapping[str, Mapping[str, Mapping[str, Any]]] = Field(default_factory=dict)
     """Factor -> level -> the recipe fields it sets, by dotted path. Arms are the product of the levels."""
     baselines: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
@@ -249,11 +238,18 @@ class StudyFile(Section):
 
 
 def study_schema() -> dict[str, Any]:
-    """The JSON Schema of the study file, for editors; the recipe of `base` is spelled out under `$defs.ArmRecipe`."""
+    """The JSON Schema of the study file, for editors; the recipes of `base` are spelled out under `$defs`."""
     schema = StudyFile.model_json_schema()
-    recipe = ArmRecipe.model_json_schema()
-    schema.setdefault("$defs", {}).update(recipe.pop("$defs", {}))
-    recipe.pop("required", None)  # A level may set what base leaves out.
-    schema["$defs"]["ArmRecipe"] = recipe
-    schema["properties"]["base"] = {"$ref": "#/$defs/ArmRecipe", "description": schema["properties"]["base"].get("description", "")}
+    definitions = schema.setdefault("$defs", {})
+    for kind in (ArmRecipe, ReaderRecipe):
+        recipe = kind.model_json_schema()
+        definitions.update(recipe.pop("$defs", {}))
+        recipe.pop("required", None)  # A level may set what base leaves out.
+        definitions[kind.__name__] = recipe
+    schema["properties"]["base"] = {
+        "if": {"required": ["read"]},
+        "then": {"$ref": "#/$defs/ReaderRecipe"},
+        "else": {"$ref": "#/$defs/ArmRecipe"},
+        "description": schema["properties"]["base"].get("description", ""),
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "campana.study/1", **schema}

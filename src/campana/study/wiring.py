@@ -1,4 +1,4 @@
-"""From an arm's recipe to its stages: model -> prepare -> (trials -> select) -> tune -> generate -> check."""
+"""From an arm's recipe to its stages: model -> prepare -> (trials -> select) -> tune -> generate -> check; readers in `readers`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from campana.checks import parse_checks, score_item
 from campana.core.spec import Resources, Source, Stage
 from campana.data.files import locate_data
 from campana.data.format import Format
-from campana.data.suites import read_suite
+from campana.data.suites import SuiteFormat, read_suite
 from campana.data.templates import NAMED
 from campana.errors import StudyError
 from campana.generation.engine import Greedy, Sample
@@ -25,6 +25,7 @@ from campana.stages.model import Model
 from campana.stages.prepare import Portion, Prepare
 from campana.stages.select import Select
 from campana.stages.tune import Tune
+from campana.study.readers import ReaderRecipe, ReaderWiring
 from campana.study.schema import ArmRecipe, Search, StudyFile, TuneRecipe
 from campana.tuning.options import FixedRate, SelectedRate
 
@@ -43,6 +44,8 @@ class ArmStages:
     tune: Mapping[int, Stage]
     generate: Mapping[int, Stage]
     check: Mapping[int, Stage]
+    first: Mapping[int, Stage] = field(default_factory=dict)
+    """Of a reader: its first phase, where it has one."""
     data_names: Mapping[str, str] = field(default_factory=dict)
     """Input of `prepare` -> the study's name of the data set."""
 
@@ -50,7 +53,7 @@ class ArmStages:
     def tuning(self) -> tuple[Stage, ...]:
         """All stages that exist for the arm's tuning."""
         extra = [stage for stage in (self.prepare, self.select) if stage is not None]
-        return (*extra, *self.trials, *self.tune.values())
+        return (*extra, *self.trials, *self.first.values(), *self.tune.values())
 
 
 class Wiring:
@@ -65,16 +68,19 @@ class Wiring:
         self._models: dict[str, Stage] = {}
         self._formats: dict[str, Format] = {}
         self._suites_read: dict[str, tuple[Item, ...]] = {}
+        self._readers = ReaderWiring(file, self._source, self._heavy)
 
-    def stages(self, arm: str, recipe: ArmRecipe) -> ArmStages:
+    def stages(self, arm: str, recipe: ArmRecipe | ReaderRecipe) -> ArmStages:
         """All stages of an arm. Unknown names and missing files raise StudyError; data and suites that cannot be read, DataError."""
+        if isinstance(recipe, ReaderRecipe):
+            return self._reader(arm, recipe)
         if recipe.template not in (templates := ("model", *NAMED)):
             raise StudyError(f"unknown template {recipe.template!r}", where="template", hint=nearest(recipe.template, templates))
         model = self._model(recipe.model)
         suite_name = recipe.generate.suite
         if suite_name not in self._file.suites:
             raise StudyError(f"unknown suite {suite_name!r}", where="generate.suite", hint=nearest(suite_name, list(self._file.suites)))
-        suite = self._file.suites[suite_name]
+        suite_format = self._suite_format(suite_name)
         suite_source = self._suite(suite_name)
         self._refuse_unscorable(suite_name, recipe)
         prepare, data_names = self._prepare(recipe, model) if recipe.tune else (None, {})
@@ -89,10 +95,16 @@ class Wiring:
                 inputs["tuned"] = tune[seed]
             moved = recipe.tune is not None or recipe.generate.temperature > 0
             name = f"{arm} seed={seed}" if moved else arm
-            generate[seed] = Stage(self._generate(recipe, suite.format, seed), inputs, self._heavy, f"generate {name}")
-            spec = CheckStage(suite_format=suite.format, default=recipe.check.default)
+            generate[seed] = Stage(self._generate(recipe, suite_format, seed), inputs, self._heavy, f"generate {name}")
+            spec = CheckStage(suite_format=suite_format, default=recipe.check.default)
             check[seed] = Stage(spec, {"answers": generate[seed], "suite": suite_source}, Resources(), f"check {name}")
-        return ArmStages(model, prepare, trials, select, tune, generate, check, data_names)
+        return ArmStages(model, prepare, trials, select, tune, generate, check, data_names=data_names)
+
+    def _reader(self, arm: str, recipe: ReaderRecipe) -> ArmStages:
+        model = self._model(recipe.model)
+        files = self._readers.inputs(recipe)
+        first, train, answer, check = self._readers.stages(arm, recipe, model, files)
+        return ArmStages(model, None, (), None, train, answer, check, first)
 
     def _path(self, text: str, place: str) -> Path:
         path = locate_data(text) if text.startswith("hf:") else self._base_dir / Path(text).expanduser()
@@ -109,13 +121,20 @@ class Wiring:
     def _suite(self, name: str) -> Source:
         """The suite's file, read once here, so that a wrong item or check is told before anything is trained."""
         suite = self._file.suites[name]
+        form = self._suite_format(name)
         source = self._source(suite.path, f"suites.{name}.path")
         if name not in self._suites_read:
-            items = tuple(read_suite(source.path, suite.format))
+            items = tuple(read_suite(source.path, form))
             for item in items:
                 parse_checks(item)
             self._suites_read[name] = items
         return source
+
+    def _suite_format(self, name: str) -> SuiteFormat:
+        form = self._file.suites[name].format
+        if form == "reading":
+            raise StudyError("questions on passages are for studies of readers", where=f"suites.{name}.format", hint="base: {read: ...}")
+        return form
 
     def _refuse_unscorable(self, name: str, recipe: ArmRecipe) -> None:
         """Told before anything is trained: no check, or chrF without references, scores nothing whatever the answers."""
@@ -230,12 +249,12 @@ class Wiring:
             inputs["select"] = select
         return Stage(spec, inputs, replace(self._heavy, ranks=tune.ranks), label)
 
-    def _generate(self, recipe: ArmRecipe, suite_format: str, seed: int) -> Generate:
+    def _generate(self, recipe: ArmRecipe, suite_format: SuiteFormat, seed: int) -> Generate:
         wanted = recipe.generate
         greedy = wanted.temperature == 0
         return Generate(
             engine=wanted.engine,
-            suite_format=suite_format,  # type: ignore[arg-type]  # one of the two, by the schema
+            suite_format=suite_format,
             template=recipe.template,
             sampling=Greedy() if greedy else Sample(seed=seed, temperature=wanted.temperature, top_p=wanted.top_p, top_k=None),
             max_new_tokens=wanted.max_new_tokens,

@@ -2,8 +2,8 @@
 
     meter = train_reader(ReadTrainJob(start_dir=..., examples=..., families=..., objective=SpanCL(), ...), progress)
 
-Writes `metrics.jsonl` (a row a step, and held-out losses), `tune.json` (campana.read_train/1) and `model/`, a reader that is not yet
-fitted to a threshold. None holds a time: a run that was killed and resumed writes the same bytes.
+Writes `metrics.jsonl` (a row a step, and held-out losses), `tune.json` (campana.read_train/1) and `model/`, a reader whose threshold and
+P(no answer) are fitted on the held-out questions. None holds a time: a run that was killed and resumed writes the same bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from campana.errors import StageFailed
 from campana.parts import kind_of
 from campana.reading.examples import Example
 from campana.reading.settings import Settings
+from campana.reading.training.data import refuse_shared
 from campana.reading.triples import Family
 from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_bytes
 
 if TYPE_CHECKING:
+    from campana.reading.calibration import Kind
     from campana.reading.training.loop import Run
     from campana.reading.training.objective import Objective
     from campana.reading.training.questions import TrainingTable, Which
@@ -66,6 +68,8 @@ class ReadTrainJob:
     precision: Literal["fp32", "bf16"]
     seed: int
     settings: Settings
+    fit: Kind | None
+    """What threshold and P(no answer) are fitted by, on the held-out questions, once training is done; None: not at all."""
     num_evaluations: int
     checkpoint_seconds: float
 
@@ -74,6 +78,7 @@ def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
     """Run the job, or go on from its newest checkpoint. Returns the meter. StageFailed where the loss stops being a number."""
     from campana.tuning.loop import Diverged
 
+    refuse_shared(job.examples, job.held_out, "both trained on and held out")
     clock = Clock()
     run, tokenizer = _set_up(job, clock, progress)
     run.resume()
@@ -187,6 +192,7 @@ def _flops(run: Run) -> int:
 
 
 def _export(job: ReadTrainJob, run: Run, tokenizer: Any) -> None:
+    from campana.reading.evaluate import fitted
     from campana.reading.reader import Reader, read_stored, save_reader
 
     model = run.network.model
@@ -194,6 +200,8 @@ def _export(job: ReadTrainJob, run: Run, tokenizer: Any) -> None:
     documents = {example.document for example in job.examples} | set(before.get("documents") or ())
     about = {"trained": kind_of(type(job.objective)), "steps": int(before.get("steps") or 0) + job.steps, "documents": sorted(documents)}
     reader = replace(Reader.of(model, tokenizer), settings=job.settings, about=about)
+    if job.fit is not None:
+        reader = fitted(reader, job.held_out, job.fit)
     save_reader(job.out_dir / "model", model, tokenizer, reader)
 
 

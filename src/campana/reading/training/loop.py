@@ -137,12 +137,12 @@ class Run:
         raise Diverged(entry["step"], what)
 
     def _validate(self) -> None:
-        """The mean cross-entropy over held-out windows, as a row of the metrics."""
+        """The mean cross-entropy over held-out windows of the kind that is learnt from, as a row of the metrics."""
         if self.held_out is None:
             return
         table = self.held_out.table
         self.network.model.eval()
-        total, windows = 0.0, table.own
+        total, windows = 0.0, table.units(self.job.questions)
         with self.clock("validate"), torch.no_grad():
             for start in range(0, len(windows), 64):
                 rows = StepRows(tuple(int(window) for window in windows[start : start + 64]))

@@ -1,0 +1,158 @@
+"""A file of questions as the suite of a study: what its items are, and a reader's answers, scores and figures on them.
+
+    answer_questions(reader_dir, suite_path, max_items=None, precision="fp32", out_dir=out, progress=progress)
+    score_questions(suite_path, out / "answers.jsonl", "f1", other_out)
+    items = question_items(suite_path, None)              # for people: passage and question, and the accepted answer
+
+Questions that do not say whether they have an answer cannot be scored, and are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from campana.errors import DataError
+from campana.models.load import Precision
+from campana.reading.examples import Example, Problems
+from campana.reading.files import load_examples
+from campana.reading.scoring import score_texts, style_of
+from campana.records import Answer, Item, Score, read_jsonl, write_jsonl
+
+SCHEMA = "campana.reading.result/1"
+HAS_ANSWER, NO_ANSWER = "has answer", "no answer"
+ABSTAINED = ""
+"""The answer that says nothing."""
+
+
+class Progress(Protocol):
+    """`core.spec.Progress`: how far a run is."""
+
+    def __call__(self, done: float, total: float, unit: str, **figures: float | str) -> None:
+        """`done` of `total`, in `unit`s."""
+        ...
+
+
+def questions_of(path: Path, max_items: int | None) -> list[Example]:
+    """The questions of a suite that can be scored; at most so many, evenly over answerable and unanswerable ones.
+
+    Each kind gives its next question in a hash order of ids, in turn, so a smaller choice is inside a larger one.
+    """
+    examples = [example for example in load_examples(path) if example.answerable is not None]
+    if not examples:
+        raise DataError("no question here says whether it has an answer", where=str(path), hint='rows need "answers" or "is_impossible"')
+    if max_items is None or max_items >= len(examples):
+        return examples
+    ranked: list[tuple[int, bool, str]] = []
+    for answerable in (True, False):
+        kind = [example.id for example in examples if example.answerable is answerable]
+        kind.sort(key=lambda identifier: hashlib.sha256(identifier.encode()).digest())
+        ranked += [(place, answerable, identifier) for place, identifier in enumerate(kind)]
+    chosen = {identifier for _, _, identifier in sorted(ranked)[:max_items]}
+    return [example for example in examples if example.id in chosen]
+
+
+def question_items(path: Path, max_items: int | None) -> list[Item]:
+    """The suite as items; the reference is the first accepted answer."""
+    examples = questions_of(path, max_items)
+    language = "zh" if style_of(examples) == "cmrc" else "en"
+    return [
+        Item(
+            id=example.id,
+            category=_category(example),
+            messages=({"role": "user", "content": f"{example.passage}\n\n{example.question}"},),
+            language=language,
+            reference=example.texts[0] if example.texts else None,
+        )
+        for example in examples
+    ]
+
+
+def answer_questions(
+    *, reader_dir: Path, suite_path: Path, max_items: int | None, precision: Precision, out_dir: Path, progress: Progress
+) -> Mapping[str, Any]:
+    """Let a reader answer a suite. Writes `answers.jsonl`, `readings.jsonl` and `reading.json`; returns the meter.
+
+    DataError where the reader was trained or its threshold fitted on documents of the suite.
+    """
+    import numpy as np
+
+    from campana.reading.evaluate import judge, margins_of, refuse_seen
+    from campana.reading.intervals import intervals
+    from campana.reading.reader import Reader
+    from campana.tuning.clock import Clock, peak_memory_bytes
+
+    clock = Clock()
+    with clock("load"):
+        reader = Reader.load(reader_dir, precision)
+        examples = questions_of(suite_path, max_items)
+        refuse_seen(reader, examples)
+    found: list[Any] = []
+    tokens = 0
+    with clock("read"), (out_dir / "readings.jsonl").open("w", encoding="utf-8") as readings:
+        answers: list[Answer] = []
+        for item in reader.find(examples):
+            said = reader.say(item)
+            readings.write(said.to_json() + "\n")
+            num_tokens = len(item.passage)
+            answers.append(Answer(said.id, (ABSTAINED if said.answer is None else said.answer,), "stop", num_tokens, 0))
+            tokens += num_tokens
+            found.append(item)
+            progress(len(found), len(examples), "questions")
+    write_jsonl(out_dir / "answers.jsonl", answers)
+    with clock("score"):
+        style = style_of(examples)
+        columns = margins_of(found, style)
+        evaluation = judge(columns, reader.threshold, reader.calibration, style, 0)
+        passages = np.unique([example.passage for example in examples], return_inverse=True)[1]
+        result = {
+            "schema": SCHEMA,
+            **evaluation.as_dict(),
+            "threshold": reader.threshold.as_dict() if reader.threshold else None,
+            "intervals": {at.name: intervals(columns, passages, at.threshold) for at in evaluation.results},
+        }
+        (out_dir / "reading.json").write_text(json.dumps(_finite(result), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return {
+        "seconds": {phase: round(spent, 3) for phase, spent in sorted(clock.seconds.items())},
+        "tokens": tokens,
+        "questions": len(examples),
+        "questions_per_second": len(examples) / max(clock.seconds["read"], 1e-9),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def score_questions(suite_path: Path, answers_path: Path, score: Literal["f1", "exact"], out_dir: Path) -> Mapping[str, Any]:
+    """Score answers against the accepted ones. Writes `scores.jsonl`; returns the meter."""
+    known = {example.id: example for example in load_examples(suite_path, Problems())}
+    answers = list(read_jsonl(answers_path, Answer))
+    style = style_of([known[answer.item_id] for answer in answers])
+    rows = [_score(known[answer.item_id], answer, score, style) for answer in answers]
+    write_jsonl(out_dir / "scores.jsonl", rows)
+    return {"num_items": len(rows), "num_unscored": 0}
+
+
+def _score(example: Example, answer: Answer, score: Literal["f1", "exact"], style: Any) -> Score:
+    said = answer.turns[0]
+    exact, f1 = score_texts(said, example.texts if example.answerable else (), style)
+    if example.answerable:
+        reason = "abstained, but there is an answer" if said == ABSTAINED else f"F1 {f1:.2f}, exact {exact:.0f}"
+    else:
+        reason = "rightly abstained" if said == ABSTAINED else "answered, but there is no answer"
+    parts = ({"check": "f1", "value": f1, "reason": ""}, {"check": "exact", "value": exact, "reason": ""})
+    return Score(example.id, _category(example), f1 if score == "f1" else exact, reason, parts)
+
+
+def _category(example: Example) -> str:
+    return HAS_ANSWER if example.answerable else NO_ANSWER
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
