@@ -80,6 +80,26 @@ def calibrate(
 
 
 @app.command()
+def edit(
+    file: Questions,
+    output: Annotated[Path, typer.Option("--output", "--out", "-o", help="The new file, JSONL.", show_default=False)],
+    operators: Annotated[
+        str | None, typer.Option(help="Kinds of edits, with commas between; default: all of which everything is installed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the operators' choices; the same seed makes the same file.")] = 0,
+    per_question: Annotated[int | None, typer.Option(min=1, help="At most so many counterparts of a question, drawn at random.")] = None,
+    reader: Annotated[
+        Path | None, typer.Option("--filter", help="A reader's folder: edits that it still answers are marked, and not trained on.")
+    ] = None,
+    wordnet: Annotated[str, typer.Option(help="The folder of WordNet's files, for antonyms; default: where its packages put them.")] = "",
+) -> None:
+    """Make counterparts of answerable questions: small edits that take the answer away, and paraphrases that keep it."""
+    from campana.cli import read_edits
+
+    read_edits.edit(file, output, operators, seed, per_question, reader, wordnet)
+
+
+@app.command()
 def export(
     model: Reader,
     output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.", show_default=False)],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from random import Random
 
 from campana.parts import kind_of
@@ -21,6 +22,15 @@ from campana.reading.triples import Counterpart, Family
 def edited(question: str, start: int, end: int, new: str) -> str:
     """The question with characters `start` to `end` replaced."""
     return question[:start] + new + question[end:]
+
+
+def limited(family: Family, most: int, seed: int) -> Family:
+    """At most `most` of its counterparts, drawn by the question's id and the seed, in their order."""
+    if len(family.counterparts) <= most:
+        return family
+    random = Random(json.dumps([family.id, "limited", seed]))
+    kept = sorted(random.sample(range(len(family.counterparts)), most))
+    return replace(family, counterparts=tuple(family.counterparts[index] for index in kept))
 
 
 def make_family(example: Example, operators: Iterable[Operator], seeds: Sequence[int], problems: Problems) -> Family | None:
@@ -36,7 +46,7 @@ def make_family(example: Example, operators: Iterable[Operator], seeds: Sequence
         kind, seen = kind_of(type(operator)), set[str]()
         for seed in seeds:
             random = Random(json.dumps([example.id, kind, seed]))
-            edit = operator.edit(example.question, example.passage, random)
+            edit = operator.edit(example, random)
             if isinstance(edit, Refused):
                 problems.add(f"{kind}: {edit.reason}", example.id)
                 continue

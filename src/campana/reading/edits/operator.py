@@ -7,6 +7,7 @@ from random import Random
 from typing import ClassVar
 
 from campana.parts import Part
+from campana.reading.examples import Example
 from campana.reading.triples import Edit
 
 
@@ -23,6 +24,12 @@ class Operator(Part):
     answerable: ClassVar[bool] = False
     """Whether the edited question keeps its answer."""
 
-    def edit(self, question: str, passage: str, random: Random) -> Edit | Refused:
-        """The edit; `question[edit.start:edit.end] == edit.old`. All choices come from `random`."""
+    def require(self) -> None:
+        """UserError, with what to install, where something that the operator needs is absent."""
+
+    def edit(self, example: Example, random: Random) -> Edit | Refused:
+        """The edit; `example.question[edit.start:edit.end] == edit.old` (empty for an insertion). All choices come from `random`.
+
+        The question is answerable, and its first span is the answer.
+        """
         raise NotImplementedError

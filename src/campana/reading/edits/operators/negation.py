@@ -7,6 +7,7 @@ from random import Random
 from typing import Literal
 
 from campana.reading.edits.operator import Operator, Refused
+from campana.reading.examples import Example
 from campana.reading.triples import Edit
 
 _NEGATED = {
@@ -26,8 +27,9 @@ class Negation(Operator):
 
     kind: Literal["negation"] = "negation"
 
-    def edit(self, question: str, passage: str, random: Random) -> Edit | Refused:  # noqa: ARG002  (nothing to choose, nothing to look up)
+    def edit(self, example: Example, random: Random) -> Edit | Refused:  # noqa: ARG002  (nothing to choose)
         """The one possible edit; nothing is chosen."""
+        question = example.question
         if _NEGATIVE.search(question):
             return Refused("the question is negative already")
         if _DEGREE.search(question):

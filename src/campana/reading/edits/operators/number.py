@@ -12,6 +12,7 @@ from random import Random
 from typing import Literal
 
 from campana.reading.edits.operator import Operator, Refused
+from campana.reading.examples import Example
 from campana.reading.triples import Edit
 
 _DIGITS = re.compile(
@@ -38,8 +39,9 @@ class Number(Operator):
 
     kind: Literal["number"] = "number"
 
-    def edit(self, question: str, passage: str, random: Random) -> Edit | Refused:
+    def edit(self, example: Example, random: Random) -> Edit | Refused:
         """One of the possible edits."""
+        question, passage = example.question, example.passage
         found = [*_DIGITS.finditer(question), *_WORDS.finditer(question)]
         if not found:
             return Refused("no number or date")
