@@ -129,6 +129,27 @@ def test_steps_are_whole_epochs_within_the_token_budget(lengths: list[int], batc
     assert all(np.array_equal(one, other) for one, other in zip(steps, again, strict=False)), "a longer run begins with the shorter one"
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=60),
+    st.integers(1, 400),
+    st.integers(1, 12),
+    st.integers(0, 9),
+)
+@settings(deadline=None)
+def test_balanced_steps_draw_as_many_of_each_kind(rows: list[tuple[int, bool]], batch_tokens: int, num_steps: int, seed: int) -> None:
+    lengths, kind = (np.array(column) for column in zip(*rows, strict=True))
+    units = np.arange(len(rows))
+    steps = plan_steps(units, lengths, batch_tokens, num_steps, seed, kind)
+    assert len(steps) == num_steps
+    few = min(int(kind.sum()), int((~kind).sum()))
+    epoch = 2 * few if few else len(rows)
+    drawn = np.concatenate(steps)
+    for start in range(0, len(drawn) - epoch + 1, epoch):
+        part = drawn[start : start + epoch]
+        assert len(set(part)) == epoch
+        assert not few or int(kind[part].sum()) == few
+
+
 def test_another_seed_is_another_order() -> None:
     units, lengths = np.arange(50), np.full(50, 10)
     first, second = (np.concatenate(plan_steps(units, lengths, 100, 5, seed)) for seed in (0, 1))

@@ -23,8 +23,8 @@ class ReadTrain(StageSpec):
     imports: ClassVar[tuple[str, ...]] = TUNING
     objective: Annotated[SerializeAsAny[Objective], part_of("objective")]
     """What is minimised: `cross_entropy`, `rdrop` or `spancl`."""
-    questions: Literal["answerable", "all"] = "all"
-    """What is learnt from: only questions with an answer, to learn spans first; or all."""
+    questions: Literal["answerable", "balanced", "all"] = "all"
+    """What is learnt from: only questions with an answer, to learn spans first; as many with as without one; or all."""
     made_as: Literal["contrast", "questions", "both"] = "both"
     """How made counterparts are used: contrasted, as plain questions, or both."""
     steps: int = Field(ge=1)

@@ -57,8 +57,10 @@ class ReadRecipe(Section):
     """What is minimised: `cross_entropy`, `rdrop`, or `{kind: spancl, weight: 0.5, temperature: 0.1}`."""
     spans: SpansRecipe | None = None
     """A first phase that only learns spans; arms that agree in it share it. None: all is learnt at once."""
+    questions: Literal["balanced", "all"] = "all"
+    """What the second phase draws: as many questions with an answer as without one, or all as they come."""
     steps: int = Field(ge=1)
-    """Optimiser steps of the second phase, on all questions."""
+    """Optimiser steps of the second phase."""
     plain_steps: int = Field(default=0, ge=0)
     """How many of them minimise cross-entropy alone, before the objective begins: abstention first, then contrast."""
     lr: float = Field(gt=0)
@@ -175,7 +177,7 @@ class ReaderWiring:
                 first = self._train(read, CrossEntropy(), read.spans.steps, read.spans.lr, seed, questions="answerable", fit="none")
                 start = spans[seed] = Stage(first, {"start": model, **told}, self._heavy, f"spans {recipe.model} seed={seed}")
             second = self._train(
-                read, read.objective, read.steps, read.lr, seed, plain_steps=read.plain_steps, made_as=read.made_as, fit=read.fit
+                read, read.objective, read.steps, read.lr, seed, questions=read.questions, plain_steps=read.plain_steps, made_as=read.made_as, fit=read.fit
             )
             made = {"made": files["made"]} if "made" in files else {}
             train[seed] = Stage(second, {"start": start, **told, **made}, self._heavy, f"train {arm} seed={seed}")

@@ -102,7 +102,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
     from campana.reading.training.loop import Run
     from campana.reading.training.network import Network
     from campana.reading.training.plan import plan_steps
-    from campana.reading.training.questions import TrainingTable
+    from campana.reading.training.questions import NULL, TrainingTable
     from campana.tuning import machine, optimizer
     from campana.tuning.checkpoint import Checkpoints
 
@@ -116,7 +116,9 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
     with clock("windows"):
         table = TrainingTable.build(job.examples, job.families, layout, settings)
         held_out = TrainingTable.build(job.held_out, (), layout, settings) if job.held_out else None
-    plan = plan_steps(table.units(job.questions), table.lengths, job.batch_tokens, job.steps, job.seed)
+    units = table.units(job.questions)
+    balance = table.target_first[units] == NULL if job.questions == "balanced" else None
+    plan = plan_steps(units, table.lengths, job.batch_tokens, job.steps, job.seed, balance)
     network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed)
     extra = job.objective.modules(network.width, job.seed)
     whole = torch.nn.ModuleDict({"model": model, **({"extra": extra.to(model.device)} if extra is not None else {})})

@@ -21,20 +21,35 @@ BUCKET_STEPS = 32
 
 
 def plan_steps(
-    units: NDArray[np.int64], lengths: NDArray[np.int64], batch_tokens: int, num_steps: int, seed: int
+    units: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    batch_tokens: int,
+    num_steps: int,
+    seed: int,
+    balance: NDArray[np.bool_] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """The windows of each step: at most `batch_tokens` tokens without padding, at least one window."""
+    """The windows of each step: at most `batch_tokens` tokens without padding, at least one window.
+
+    With `balance` (U,), the kind of each unit, an epoch is all units of the rarer kind and as many of the other, drawn anew each time.
+    """
     steps: list[NDArray[np.int64]] = []
     epoch = 0
     while len(steps) < num_steps:
         random = np.random.default_rng([seed, epoch])
-        order = units[random.permutation(len(units))]
+        drawn = units if balance is None else _even(units, balance, random)
+        order = drawn[random.permutation(len(drawn))]
         for bucket in _cut(order, lengths, batch_tokens * BUCKET_STEPS):
             sorted_bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
             parts = _cut(sorted_bucket, lengths, batch_tokens)
             steps += [parts[index] for index in random.permutation(len(parts))]
         epoch += 1
     return steps[:num_steps]
+
+
+def _even(units: NDArray[np.int64], kind: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
+    """All units of the rarer kind and as many of the other; all units where there is one kind only."""
+    few, many = sorted((units[kind], units[~kind]), key=len)
+    return np.concatenate([few, random.permutation(many)[: len(few)]]) if len(few) else many
 
 
 def passes(lengths: Sequence[int] | NDArray[np.int64], most_tokens: int) -> list[NDArray[np.int64]]:

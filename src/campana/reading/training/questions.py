@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from campana.reading.layout import Layout
     from campana.reading.settings import Settings
 
-Which = Literal["answerable", "all"]
-"""`answerable`: only windows that hold their answer. `all`: also those whose target is no answer."""
+Which = Literal["answerable", "balanced", "all"]
+"""`answerable`: only windows that hold their answer. `all`: also those whose target is no answer; `balanced`: as many of these as of those."""
 NULL = -1
 
 
