@@ -177,7 +177,15 @@ class ReaderWiring:
                 first = self._train(read, CrossEntropy(), read.spans.steps, read.spans.lr, seed, questions="answerable", fit="none")
                 start = spans[seed] = Stage(first, {"start": model, **told}, self._heavy, f"spans {recipe.model} seed={seed}")
             second = self._train(
-                read, read.objective, read.steps, read.lr, seed, questions=read.questions, plain_steps=read.plain_steps, made_as=read.made_as, fit=read.fit
+                read,
+                read.objective,
+                read.steps,
+                read.lr,
+                seed,
+                questions=read.questions,
+                plain_steps=read.plain_steps,
+                made_as=read.made_as,
+                fit=read.fit,
             )
             made = {"made": files["made"]} if "made" in files else {}
             train[seed] = Stage(second, {"start": start, **told, **made}, self._heavy, f"train {arm} seed={seed}")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from campana.reading.settings import Settings
 
 Which = Literal["answerable", "balanced", "all"]
-"""`answerable`: only windows that hold their answer. `all`: also those whose target is no answer; `balanced`: as many of these as of those."""
+"""`answerable`: only windows that hold their answer. `all`: also those whose target is no answer; `balanced`: as many of each."""
 NULL = -1
 
 
