@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -43,10 +44,11 @@ def test_greedy_answers_are_those_of_transformers_generate(family: str, models: 
 
 @pytest.mark.parametrize("sampling", [Greedy(), Sample(seed=3, temperature=1.3, top_p=0.95)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_a_completion_does_not_depend_on_the_others(
-    family: str, sampling: Greedy | Sample, models: Models, requests: list[Request], run: Run
+    family: str, dtype: torch.dtype, sampling: Greedy | Sample, models: Models, requests: list[Request], run: Run
 ) -> None:
-    model = models(family)
+    model = copy.deepcopy(models(family)).to(dtype)
     everything = run(Packed(), model, requests, sampling)
 
     @settings(deadline=None, max_examples=4)
@@ -60,7 +62,8 @@ def test_a_completion_does_not_depend_on_the_others(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_are_the_same_bits_alone_and_among_others(family: str, models: Models, requests: list[Request]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_logits_are_the_same_bits_alone_and_among_others(family: str, dtype: torch.dtype, models: Models, requests: list[Request]) -> None:
     def logits(forward: lean.Lent, asked: list[Request], steps: int) -> dict[str, list[torch.Tensor]]:
         shelf, found = Shelf(), {request.id: list[torch.Tensor]() for request in asked}
         rows = [Row(request, len(request.prompt_ids)) for request in asked]
@@ -74,7 +77,7 @@ def test_logits_are_the_same_bits_alone_and_among_others(family: str, models: Mo
             out, order = read_step(forward, shelf), shelf.rows
         return found
 
-    with lean.lent(models(family)) as forward:
+    with lean.lent(copy.deepcopy(models(family)).to(dtype)) as forward:
         together = logits(forward, requests, 8)
         for request in requests[::7]:
             alone = logits(forward, [request], 8)[request.id]

@@ -76,14 +76,14 @@ def settle(forward: Lent, longest_pass: int, most_rows: int) -> None:
 
 
 def elements_are_independent(forward: Lent, sizes: Sequence[int], few: Sequence[int]) -> bool:
-    """Whether element-wise kernels give the same bits for a row, in both layouts, whatever the number of rows and its place. The width of
-    the vocabulary (a final soft-cap) is tried for `few` numbers of rows.
+    """Whether element-wise kernels give the same bits for a row, in the model's type and in both layouts, whatever the number of rows and
+    its place. The width of the vocabulary (a final soft-cap) is tried for `few` numbers of rows.
     """
     generator = torch.Generator().manual_seed(0)
     vocab_size = forward.vocab_size
     for width in forward.widths:
         tried = few if width == vocab_size else sizes
-        x_RI = torch.randn(max(tried), width, generator=generator)
+        x_RI = torch.randn(max(tried), width, generator=generator).to(forward.dtype)
         for size, kernel, by_rows in product(tried, (torch.nn.functional.silu, torch.tanh), (True, False)):
             part = x_RI[:size] if by_rows else x_RI[:size].t().contiguous().t()
             with forward.threads():

@@ -56,6 +56,11 @@ class Lent:
         return list(found.values())
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The weights' type, which element-wise kernels see too."""
+        return self._model.dtype
+
+    @property
     def vocab_size(self) -> int:
         """Entries of the output layer."""
         return self._model.config.get_text_config().vocab_size

@@ -42,23 +42,23 @@ def choose(logits_RV: Tensor, sampling: Greedy | Sample, ids: Sequence[str], dra
 def greedy(logits_RV: Tensor) -> list[int]:
     """The first of the largest logits of each row, as `torch.argmax` has it.
 
-    Where the rows of one vocabulary entry lie together in memory (as the packed engine has them) the largest of blocks is taken first:
-    a plain argmax over the far axis takes 21 ms for 128 rows of 49,152, this 1.4 ms for 48 with one thread.
+    The largest of blocks is taken first, along whichever axis lies together in memory: torch's reduction to a value uses vectors, its
+    argmax does not. 128 rows of 49,152: 1.0 ms for 10.8 in bf16 and 0.3 for 1.9 in fp32 with rows together, 1.4 for 21 with columns.
     """
     import torch
 
-    logits_VR = logits_RV.t()
-    num_blocks, num_rows = logits_VR.shape[0] // _BLOCK, logits_VR.shape[1]
-    if num_blocks < 2 or num_rows < 2 or not logits_VR.is_contiguous():
-        places = logits_RV.argmax(dim=-1)
-        _require_numbers(logits_RV.gather(1, places[:, None]))
-        return places.tolist()
-    blocks_NBR = logits_VR[: num_blocks * _BLOCK].view(num_blocks, _BLOCK, num_rows)
-    maxima_NR = blocks_NBR.amax(dim=1)
-    best_R = maxima_NR.argmax(dim=0)
-    tops_R = maxima_NR.gather(0, best_R[None])[0]
-    places_R = blocks_NBR[best_R, :, torch.arange(num_rows)].argmax(dim=-1) + best_R * _BLOCK
-    rest_RB = logits_VR[num_blocks * _BLOCK :].t().contiguous()
+    num_blocks, num_rows = logits_RV.shape[1] // _BLOCK, logits_RV.shape[0]
+    by_column = num_rows > 1 and logits_RV.t().is_contiguous()
+    if num_blocks < 2 or not (by_column or logits_RV.is_contiguous()):
+        places_R = logits_RV.argmax(dim=-1)
+        _require_numbers(logits_RV.gather(1, places_R[:, None]))
+        return places_R.tolist()
+    blocks_RNB = logits_RV[:, : num_blocks * _BLOCK].unflatten(1, (num_blocks, _BLOCK))
+    maxima_RN = blocks_RNB.permute(1, 2, 0).amax(dim=1).t() if by_column else blocks_RNB.amax(dim=2)
+    best_R = maxima_RN.argmax(dim=1)
+    tops_R = maxima_RN.gather(1, best_R[:, None])[:, 0]
+    places_R = blocks_RNB[torch.arange(num_rows), best_R].argmax(dim=-1) + best_R * _BLOCK
+    rest_RB = logits_RV[:, num_blocks * _BLOCK :].contiguous()
     if rest_RB.shape[1] > 0:
         rest_R = rest_RB.argmax(dim=-1)
         rest_tops_R = rest_RB.gather(1, rest_R[:, None])[:, 0]

@@ -8,7 +8,7 @@ alike: a run that was killed and goes on with another batch gives the same answe
 sizes), `generation.attention` (each row attends over its own bucket), `generation.sampling` (random numbers by request), and the proof of
 it at the start of every run in `generation.invariance`. It was measured, not assumed: on two Zen 3 cores, rows of MKL's fp32 products are
 equal to the bit for any 12 rows or more, torch's batched products and softmax for any number, its element-wise kernels for multiples of 16
-rows, and its reductions over a strided axis for multiples of 32; so all passes have a multiple of 32 rows, which costs nothing while 128
+rows, and its reductions over a strided axis for multiples of 32; so all passes have a multiple of 32 rows, which costs nothing while many
 answers are under way. The other way, fixed batches that a resumed run repeats whole, would pay for padding and for stragglers.
 """
 
@@ -30,9 +30,9 @@ class Packed(Engine):
     """Our own loop: continuous batching without padding; a decoder of transformers whose attention can be exchanged."""
 
     kind: Literal["packed"] = "packed"
-    max_rows: Annotated[int, EXECUTION] = Field(128, ge=1)
+    max_rows: Annotated[int, EXECUTION] = Field(256, ge=1)
     """Most answers under way at once; fewer where the memory for their keys and values would be short."""
-    prefill_tokens: Annotated[int, EXECUTION] = Field(1024, ge=1)
+    prefill_tokens: Annotated[int, EXECUTION] = Field(2048, ge=1)
     """Most prompt tokens of one pass; a longer prompt has a pass to itself."""
 
     def complete(
