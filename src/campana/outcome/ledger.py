@@ -81,5 +81,6 @@ def _line(stage: Stage, part: str, arms: list[str], shelf: Shelf) -> dict[str, A
             "num_failed": len(wasted),
             "training_seconds": phases.get("train") if isinstance(phases, Mapping) else None,
             "peak_memory_bytes": meter.get("peak_memory_bytes"),
+            "energy_joules": meter.get("energy_joules"),
         },
     }

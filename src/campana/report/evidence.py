@@ -32,6 +32,7 @@ def costs(report: Report, looks: Looks) -> str:
     head = ["arm", *(PART_NAMES[part] for part in used), "all", *([esc(currency)] if currency else []), "failed tries"]
     rows: list[list[str]] = []
     work: list[list[str]] = []
+    with_energy = any(charged["arms"][arm["name"]]["making"]["measured"]["energy_joules"] is not None for arm in report["arms"])
     for arm in report["arms"]:
         own = charged["arms"][arm["name"]]
         total = own["total"]["measured"]
@@ -52,6 +53,7 @@ def costs(report: Report, looks: Looks) -> str:
             flops_spent(own["total"]),
             q.rate(own["measured"]["tokens_per_second"]),
             q.size(own["measured"]["peak_memory_bytes"]),
+            *([q.energy(own["making"]["measured"]["energy_joules"])] if with_energy else []),
         ]
         work.append([arm_label(arm, looks), *(fig(value, key, path) for value in values)])
     total = charged["total"]["measured"]
@@ -70,7 +72,17 @@ def costs(report: Report, looks: Looks) -> str:
         "them, so the arms add up to the study. Trials of the learning-rate search and failed or killed tries are charged to the arm "
         "they were for." + price
     )
-    counted = table(["arm", "tokens", "supervised", "tuning FLOPs", "all FLOPs", "supervised/s", "peak memory"], work, css="work")
+    columns = [
+        "arm",
+        "tokens",
+        "supervised",
+        "tuning FLOPs",
+        "all FLOPs",
+        "supervised/s",
+        "peak memory",
+        *(["energy"] if with_energy else []),
+    ]
+    counted = table(columns, work, css="work")
     work_title = "<h3>Work of tuning, search included</h3>"
     return section("costs", "Costs", table(head, rows, css="costs", foot=foot), told, work_title, counted, _predicted(report))
 

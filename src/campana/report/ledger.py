@@ -24,9 +24,10 @@ WORKING = ("tune", "read_train", "generate", "read_answer")
 def ledger(lines: Sequence[Mapping[str, Any]], arms: Sequence[str], prices: Mapping[str, Any] | None) -> dict[str, Any]:
     """The cost ledger: per arm, its parts, `making` (search and tuning) and `total`; and the study's own total.
 
-    Amounts are {"complete", "tokens", "supervised_tokens", "flops", "measured": {"seconds", "failed_seconds", "num_failed", "money"}};
-    not `complete`: some of it is not built, and the figures are what was spent so far. `seconds`
-    includes `failed_seconds`. Money is machine hours x `prices["machine_hour"]`, None without prices. An arm's `measured` also has
+    Amounts are {"complete", "tokens", "supervised_tokens", "flops", "measured": {"seconds", "failed_seconds", "num_failed", "money",
+    "energy_joules"}}; not `complete`: some of it is not built, and the figures are what was spent so far. `seconds`
+    includes `failed_seconds`. Money is machine hours x `prices["machine_hour"]`, None without prices. Energy is that of tuning, None
+    where a machine did not tell it. An arm's `measured` also has
     `peak_memory_bytes` and `tokens_per_second` (supervised tokens, of its tuning runs).
     """
     hour = None if prices is None else float(prices["machine_hour"])
@@ -96,8 +97,17 @@ def _amount(shares: Iterable[tuple[Mapping[str, Any], float]], hour: float | Non
         "failed_seconds": failed,
         "num_failed": sum((line["measured"].get("num_failed") or 0) for line, _ in listed),
         "money": None if hour is None else seconds / 3600 * hour,
+        "energy_joules": _energy(listed),
     }
     return amount
+
+
+def _energy(shares: Sequence[tuple[Mapping[str, Any], float]]) -> float | None:
+    """The joules of the tuning that is built so far; None where some of it was not measured."""
+    tuned = [(line["measured"].get("energy_joules"), share) for line, share in shares if line["built"] and line["kind"] == "tune"]
+    if not tuned or any(joules is None for joules, _ in tuned):
+        return None
+    return sum(joules * share for joules, share in tuned)
 
 
 def _counted(name: str, shares: Sequence[tuple[Mapping[str, Any], float]]) -> float | int | None:

@@ -66,6 +66,11 @@ def size(num_bytes: float | None) -> str:
     return NONE if num_bytes is None else f"{_prefixed(num_bytes)}B"
 
 
+def energy(joules: float | None) -> str:
+    """Joules, `3.21 kJ`."""
+    return NONE if joules is None else f"{_prefixed(joules)}J"
+
+
 def spent(text: str, value: float | None, complete: bool) -> str:
     """A cost as it was written, marked where more is to come: `> 1 min 15 s`; a dash where nothing was spent yet."""
     if complete or value is None:

@@ -46,6 +46,7 @@ MONEY = _object(
     failed_seconds={**NUMBER, "description": "Of them, in tries that failed or were killed."},
     num_failed={**COUNT, "description": "Such tries."},
     money={**AMOUNT, "description": "Machine hours x price; null without prices."},
+    energy_joules={**AMOUNT, "description": "Of tuning; null where a machine that tuned does not tell it."},
 )
 CHARGED = _object(
     "Work that is charged, shared work by its share.",
@@ -66,7 +67,14 @@ LINE = _object(
     tokens=AMOUNT,
     supervised_tokens=AMOUNT,
     flops=AMOUNT,
-    measured=_object(seconds=NUMBER, failed_seconds=NUMBER, num_failed=COUNT, training_seconds=AMOUNT, peak_memory_bytes=AMOUNT),
+    measured=_object(
+        seconds=NUMBER,
+        failed_seconds=NUMBER,
+        num_failed=COUNT,
+        training_seconds=AMOUNT,
+        peak_memory_bytes=AMOUNT,
+        energy_joules={**AMOUNT, "description": "By the machine's own counters; null where it has none."},
+    ),
 )
 COSTS = _object(
     "The ledger: arms add up to the total.",

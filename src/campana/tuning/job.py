@@ -22,6 +22,7 @@ from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_byt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from campana.tuning.energy import Energy
     from campana.tuning.loop import Diverged, Plan, Run, Totals
     from campana.tuning.method import Method
     from campana.tuning.options import Optimizer, Schedule
@@ -71,14 +72,15 @@ def tune(job: TuneJob, progress: Progress) -> Mapping[str, Any]:
 
     Raises StageFailed where the loss stops being a number and weights were wanted; a trial (`export=False`) records it instead.
     """
+    from campana.tuning.energy import Energy, counters_here
     from campana.tuning.loop import Diverged
     from campana.tuning.ranks import joined
     from campana.tuning.sharding import gather_
 
     _refuse_optimizer(job)
     clock = Clock()
-    with joined(job.ranks) as ranks:
-        run, warnings = _set_up(job, clock, progress, ranks)
+    with joined(job.ranks) as ranks, Energy(counters_here(ranks)) as energy:
+        run, warnings = _set_up(job, clock, progress, ranks, energy)
         run.resume()
         diverged: Diverged | None = None
         try:
@@ -106,7 +108,7 @@ def _refuse_optimizer(job: TuneJob) -> None:
         )
 
 
-def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks) -> tuple[Run, list[str]]:
+def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy: Energy) -> tuple[Run, list[str]]:
     """Everything that a run needs, before its first step."""
     from campana.data.prepared import PreparedRows
     from campana.models.load import load_model
@@ -146,6 +148,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks) -> tup
         clock=clock,
         progress=progress,
         ranks=ranks,
+        energy=energy,
     )
     return run, _warnings(job, run)
 
@@ -268,6 +271,7 @@ def _meter(job: TuneJob, run: Run) -> dict[str, Any]:
     busy = training + run.clock.seconds["validate"]
     (peak,) = run.ranks.sum(matmul_flops_per_second(job.precision))
     memory = run.ranks.gather(peak_memory_bytes())
+    energy = run.energy_spent()
     return {
         "seconds": seconds,
         "tokens": run.totals.tokens,
@@ -283,4 +287,5 @@ def _meter(job: TuneJob, run: Run) -> dict[str, Any]:
         "checkpoints": run.num_checkpoints,
         "failed_checkpoints": run.failed_checkpoints,
         "damaged_checkpoints": run.checkpoints.damaged,
+        **({} if energy is None else {"energy_joules": energy.joules, "energy_of": list(energy.of)}),
     }

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from campana.errors import CampanaError, StoreError
+from campana.tuning.energy import NOTHING, Spent, together
 from campana.tuning.optimizer import set_rate
 from campana.tuning.schedule import share
 from campana.tuning.sharding import clip_
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.clock import Clock
+    from campana.tuning.energy import Energy
     from campana.tuning.forward import Network
     from campana.tuning.job import Progress, TuneJob
     from campana.tuning.packs import Pack
@@ -95,11 +97,13 @@ class Run:
     clock: Clock
     progress: Progress
     ranks: Ranks
+    energy: Energy
     totals: Totals = field(default_factory=Totals)
     steps_done: int = 0
     resumed_from: int = 0
     num_checkpoints: int = 0
     failed_checkpoints: list[str] = field(default_factory=list)
+    _energy_before: Spent | None = NOTHING
     _since_checkpoint: float = field(default_factory=time.perf_counter)
     _checkpoint_cost: float = 0.0
     _step_started: float = 0.0
@@ -114,6 +118,12 @@ class Run:
         self.steps_done = self.resumed_from = saved.step
         for phase, spent in seconds.items():
             self.clock.seconds[phase] += spent
+        told = saved.record["energy"]
+        self._energy_before = None if told is None else Spent(told["joules"], tuple(told["of"]))
+
+    def energy_spent(self) -> Spent | None:
+        """By all ranks and since the first step, earlier tries up to their last checkpoint included; None where not all of it is known."""
+        return together([self._energy_before, *self.ranks.gather(self.energy.spent())])
 
     def go(self) -> None:
         """Run the steps that are left."""
@@ -215,7 +225,12 @@ class Run:
         if not due or self.steps_done == len(self.plan.steps):
             return
         before = time.perf_counter()
-        record = {"totals": vars(self.totals), "seconds": dict(self.clock.seconds)}
+        energy = self.energy_spent()
+        record = {
+            "totals": vars(self.totals),
+            "seconds": dict(self.clock.seconds),
+            "energy": None if energy is None else asdict(energy),
+        }
         with self.clock("checkpoint"):
             try:
                 self.checkpoints.save(self.steps_done, tensors_of(self.learning, self.optimizer), record)
