@@ -116,6 +116,16 @@ def test_a_study_of_readers_answers_and_shows_its_figures(folder: Path, campana:
     page = next((folder / "store").rglob("report.html")).read_text(encoding="utf-8")
     assert 'id="reading"' in page
     assert len(report["items"]) == 16
+    twice = STUDY.replace("    steps: 60\n", "    steps: 120\n")
+    (folder / "twice.yaml").write_text(twice, encoding="utf-8")
+    code, out, err = campana("plan", str(folder / "twice.yaml"), "--store", str(folder / "store"), "--no-probe", "--json")
+    assert code == 0, err
+    told = {stage["label"]: stage for stage in json.loads(out)["stages"]}
+    for name in ("cross_entropy", "spancl"):
+        seconds = told[f"train objective={name} seed=0"]["forecast"]["seconds"]
+        assert 0 < seconds < 600
+        assert told[f"train objective={name} seed=0"]["forecast"]["memory_bytes"] > 0
+        assert told[f"read objective={name} seed=0"]["forecast"]["seconds"] > 0
     again, _, _ = campana("run", str(folder / "study.yaml"), "--store", str(folder / "store"))
     assert again == 0
     assert {line["measured"]["num_failed"] for line in report["costs"]["lines"]} == {0}

@@ -46,7 +46,7 @@ class History:
         return self._corrections[kind, quantity]
 
     def _ratios(self, kind: str, quantity: Quantity) -> Iterator[float]:
-        for manifest in self._manifests(kind):
+        for manifest in self.finished(kind):
             told = manifest.execution.get("expected") or {}
             actual = actual_of(manifest, quantity)
             if actual and told.get(quantity) and told.get("calibration") == self._calibration:
@@ -55,14 +55,14 @@ class History:
 
     def seconds(self, kind: str) -> float | None:
         """The median duration of a kind, for kinds whose work is always alike."""
-        found = [manifest.seconds for manifest in self._manifests(kind)]
+        found = [manifest.seconds for manifest in self.finished(kind)]
         return statistics.median(found) if found else None
 
     def flops_per_second(self, kind: str, part: dict[str, Any]) -> float | None:
         """The median rate of stages of a kind whose recipes hold `part`."""
         found = [
             manifest.meter["flops"] / manifest.seconds
-            for manifest in self._manifests(kind)
+            for manifest in self.finished(kind)
             if manifest.meter.get("flops") and manifest.seconds > 0 and part.items() <= manifest.recipe.items()
         ]
         return statistics.median(found) if found else None
@@ -71,14 +71,15 @@ class History:
         """The highest peak of stages of a kind with one model whose recipes hold `part`."""
         found = [
             actual
-            for manifest in self._manifests(kind)
+            for manifest in self.finished(kind)
             if (actual := actual_of(manifest, "memory_bytes"))
             and part.items() <= manifest.recipe.items()
             and manifest.recipe["inputs"].get("model") == model_key
         ]
         return round(max(found)) if found else None
 
-    def _manifests(self, kind: str) -> list[Manifest]:
+    def finished(self, kind: str) -> list[Manifest]:
+        """The newest stages of a kind that this machine built."""
         if kind not in self._read:
             found: list[Manifest] = []
             for entry in self._index.by_kind.get(kind, [])[:MOST_READ]:

@@ -19,6 +19,7 @@ from typing import Any
 from campana.core.spec import Expected, Stage
 from campana.core.store import Store
 from campana.errors import CampanaError
+from campana.forecast import readers
 from campana.forecast.answers import AnsweringPasses, answering_passes, batched_passes
 from campana.forecast.calibration import Calibration, Facts, fingerprint
 from campana.forecast.history import History
@@ -46,6 +47,8 @@ from campana.stages.generate import Generate
 from campana.stages.measure import Measure
 from campana.stages.model import Model
 from campana.stages.prepare import Prepare
+from campana.stages.read_answer import ReadAnswer
+from campana.stages.read_train import ReadTrain
 from campana.stages.select import Select
 from campana.stages.tune import Tune
 from campana.tuning.checkpoint import KEPT
@@ -81,6 +84,8 @@ class Forecaster:
             CheckStage: self._check,
             Select: self._small,
             Measure: self._small,
+            ReadTrain: lambda _, spec: readers.training(self.history, spec),
+            ReadAnswer: lambda stage, spec: readers.answering(self.history, stage, spec),
         }
 
     def of(self, stage: Stage) -> Expected:
