@@ -38,7 +38,7 @@ def reading(report: Report, looks: Looks) -> str:
     empty = next(found["always_empty"] for found in report["reading"])
     told = note(
         "At the threshold that was fitted on held-out documents; in percent, AUROC from 0 to 1. Below each figure: its 95% interval over"
-        f" passages of the suite, not over training runs. A reader that never answers has an EM of {q.score(empty)}."
+        f" passages of the suite, not over training runs. A reader that never answers has an EM of {empty:.1f}."
     )
     head = ["arm", "seed", *FIGURES.values()]
     more = ["arm", "seed", "threshold", "value", *(said for name, said in FIGURES.items() if name != "auroc")]
