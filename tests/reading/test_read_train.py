@@ -84,3 +84,19 @@ def test_what_is_wrong_is_told_at_once(words: list[str], campana: Campana, tmp_p
     assert code == 2
     assert said in err
     assert not (tmp_path / "reader.part").exists()
+
+
+def test_documents_on_both_sides_are_refused_before_anything_is_fetched(words: list[str], campana: Campana, tmp_path: Path) -> None:
+    write_examples(tmp_path / "held_out.jsonl", asked("train")[0])
+    code, _, err = campana(*words, "-o", str(tmp_path / "reader"))
+    assert code == 2
+    assert "both trained on and held out" in err
+    assert not (tmp_path / "reader.part").exists()
+
+
+def test_a_run_that_has_trained_nothing_binds_nobody(words: list[str], campana: Campana, tmp_path: Path) -> None:
+    part = tmp_path / "reader.part"
+    part.mkdir()
+    (part / "recipe.json").write_text("{}", encoding="utf-8")
+    code, _, err = campana(*words, "-o", str(tmp_path / "reader"))
+    assert code == 0, err

@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from campana.core.digest import digest_path
 from campana.core.lock import KeyLock
 from campana.core.spec import Context, Resources
 from campana.errors import UserError
+from campana.reading.files import load_examples
+from campana.reading.training.data import refuse_shared
 from campana.stages.read_train import ReadTrain
 
 TERMINAL_SECONDS, PIPE_SECONDS = 0.5, 30.0
@@ -36,6 +38,7 @@ def train(
         raise UserError("it exists already", where=str(output), hint="name another folder with --output, or remove it")
     phases = [] if first is None else [_spec(objective="cross_entropy", questions="answerable", fit="none", **first)]
     phases.append(_spec(objective=_objective(objective), **second))
+    refuse_shared(load_examples(files["train"]), load_examples(files["held_out"]), "both trained on and held out")
     part = output.with_name(output.name + ".part")
     lock = KeyLock.acquire(part.with_name(part.name + ".lock"))
     if lock is None:
@@ -82,7 +85,11 @@ def _require_same(part: Path, recipe: Mapping[str, Any]) -> None:
     if not note.is_file():
         part.mkdir(parents=True, exist_ok=True)
         note.write_text(text, encoding="utf-8")
-    elif note.read_text(encoding="utf-8") != text:
+    elif note.read_text(encoding="utf-8") == text:
+        return
+    elif not (part / "phase1").is_dir():  # nothing was trained yet
+        note.write_text(text, encoding="utf-8")
+    else:
         raise UserError("an unfinished run with other files or options lies here", where=str(part), hint="remove it, or repeat its options")
 
 
@@ -136,9 +143,13 @@ class _Progress:
         self._last = now
         rate = (done - self._begun) / max(now - self._start, 1e-9)
         left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        shown: Sequence[str] = [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()]
+        shown = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in figures.items()]
         line = f"{self._name}: {done:,.0f} of {total:,.0f} {unit}{left} ({', '.join(shown)})"
         sys.stderr.write(f"\r\x1b[K{line}" if self._terminal else line + "\n")
         if self._terminal and done >= total:
             sys.stderr.write("\n")
         sys.stderr.flush()
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
