@@ -433,7 +433,8 @@ def test_training_goes_on_from_a_reader_and_remembers_both_documents(job: Callab
     first = job("first", steps=3, questions="answerable")
     train_reader(first, ignore)
     examples, _ = world()
-    second = job("second", start_dir=first.out_dir / "model", examples=[replace(e, document="new") for e in examples], steps=4)
+    renamed = [replace(example, document="new") for example in examples]
+    second = job("second", start_dir=first.out_dir / "model", examples=renamed, steps=4, questions="answerable")
     train_reader(second, ignore)
     stored = json.loads((second.out_dir / "model" / "reader.json").read_text())
     assert stored["about"]["steps"] == 7
