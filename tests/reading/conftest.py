@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_readers  # found by the line above
+from toy_questions import WHOLE, world
+
+from campana.reading.training.job import ReadTrainJob
+from campana.reading.training.objectives.cross_entropy import CrossEntropy
+from campana.tuning.options import AdamW, Schedule
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +76,38 @@ def campana(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return (code if isinstance(code, int) else 0 if code is None else 1), out, err
 
     return run
+
+
+@pytest.fixture
+def job(save_encoder: Callable[..., Path], tmp_path: Path) -> Callable[..., ReadTrainJob]:
+    start = save_encoder()
+
+    def make(name: str = "run", **changes: Any) -> ReadTrainJob:
+        examples, families = world()
+        told: dict[str, Any] = {
+            "start_dir": start,
+            "examples": examples,
+            "families": families,
+            "held_out": [replace(example, id="held " + example.id, document="held out") for example in examples[:6]],
+            "out_dir": tmp_path / name / "out",
+            "scratch_dir": tmp_path / name / "scratch",
+            "objective": CrossEntropy(),
+            "steps": 6,
+            "plain_steps": 2,
+            "questions": "all",
+            "batch_tokens": 100,
+            "learning_rate": 3e-3,
+            "schedule": Schedule(warmup=0.1),
+            "optimizer": AdamW(weight_decay=0.01),
+            "max_grad_norm": 1.0,
+            "dropout": 0.1,
+            "precision": "fp32",
+            "seed": 0,
+            "settings": WHOLE,
+            "fit": None,
+            "num_evaluations": 2,
+            "checkpoint_seconds": 1e9,
+        }
+        return ReadTrainJob(**told | changes)
+
+    return make

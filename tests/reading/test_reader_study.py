@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from toy_questions import world
 
 from campana.errors import DataError, StudyError
 from campana.reading.calibration import auroc
 from campana.reading.evaluate import Margins
-from campana.reading.examples import Example, Span
+from campana.reading.examples import Example
 from campana.reading.files import write_examples
 from campana.reading.intervals import intervals
 from campana.reading.suite import questions_of
-from campana.reading.triples import Counterpart, Family, write_families
+from campana.reading.triples import Family, write_families
 from campana.study import Study, load_study
 
 STUDY = """\
@@ -51,23 +50,11 @@ factors:
     spancl: {read.objective: {kind: spancl, weight: 0.5}}
 measure: {average: macro}
 """
-NAMES, CITIES, YEARS = ("Anna", "Ben"), ("Rome", "Paris"), ("1998", "2001")
 
 
 def asked(kind: str) -> tuple[list[Example], list[Family]]:
-    """Of every passage a question that it answers and one that it does not; the families hold one more of each."""
-    examples: list[Example] = []
-    families: list[Family] = []
-    for name, city, year in product(NAMES, CITIES, YEARS):
-        passage = f"{name} went to {city} in {year} ."
-        span = Span(passage.index(year), passage.index(year) + len(year))
-        key = f"{kind}-{name}-{city}-{year}"
-        positive = Counterpart(f"{key}#p", f"in what year was {name} in {city} ?", True, span, "paraphrase")
-        negative = Counterpart(f"{key}#n", f"what was {name} in {city} ?", False, span, "word")
-        families.append(Family(key, kind, passage, f"when was {name} in {city} ?", span, (positive, negative)))
-        without = replace(families[-1].example(negative), id=f"{key}-un", document=kind, plausible=())
-        examples += [replace(families[-1].original(), document=kind), without]
-    return examples, families
+    """The toy world as one document."""
+    return world(f"{kind}-", kind)
 
 
 @pytest.fixture
@@ -174,7 +161,7 @@ def test_documents_on_both_sides_are_refused(folder: Path, kind: str, said: str)
 
 def test_an_arm_that_reads_and_one_that_does_not_are_not_compared(folder: Path) -> None:
     arm = "baselines: {chat: {read: null, generate: {suite: asked}}}\n"
-    with pytest.raises(StudyError):
+    with pytest.raises(StudyError, match="cannot be compared"):
         changed(folder, ("measure: {average: macro}\n", f"measure: {{average: macro}}\n{arm}"))
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,84 +15,22 @@ import tiny_readers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_questions import WHOLE, ignore, world
 
-from campana.errors import DataError, StageFailed
-from campana.reading.evaluate import evaluate
+from campana.errors import DataError
 from campana.reading.examples import Example, Span
 from campana.reading.layout import Layout
-from campana.reading.reader import Reader
 from campana.reading.settings import Settings
 from campana.reading.training.dropout import ByteDropout, Noise, replace_dropout
 from campana.reading.training.job import ReadTrainJob, train_reader
 from campana.reading.training.network import Network
-from campana.reading.training.objective import Objective, Outputs, StepRows
+from campana.reading.training.objective import Outputs, StepRows
 from campana.reading.training.objectives.cross_entropy import CrossEntropy
 from campana.reading.training.objectives.rdrop import RDrop, symmetric_kl
 from campana.reading.training.objectives.spancl import SpanCL, info_nce
 from campana.reading.training.plan import passes, plan_steps
 from campana.reading.training.questions import NULL, TrainingTable, augmented
 from campana.reading.triples import Counterpart, Family, written_families
-from campana.tuning.options import AdamW, Schedule
-
-NAMES, CITIES, YEARS = ("Anna", "Ben"), ("Rome", "Paris"), ("1998", "2001")
-WHOLE = Settings(max_length=128)
-
-
-def world() -> tuple[list[Example], list[Family]]:
-    """Who went where: each passage with a question that it answers, the same in other words, and one that it does not answer."""
-    examples: list[Example] = []
-    families: list[Family] = []
-    for name, city, year in product(NAMES, CITIES, YEARS):
-        passage = f"{name} went to {city} in {year} ."
-        at = passage.index(year)
-        span = Span(at, at + len(year))
-        key = f"{name}-{city}-{year}"
-        asked = f"when was {name} in {city} ?"
-        positive = Counterpart(f"{key}#p", f"in what year was {name} in {city} ?", True, span, "paraphrase")
-        negative = Counterpart(f"{key}#n", f"what was {name} in {city} ?", False, span, "word")
-        family = Family(key, key, passage, asked, span, (positive, negative))
-        families.append(family)
-        examples += [family.original(), replace(family.example(negative), id=f"{key}-un")]
-    return examples, families
-
-
-@pytest.fixture
-def job(save_encoder: Callable[..., Path], tmp_path: Path) -> Callable[..., ReadTrainJob]:
-    start = save_encoder()
-
-    def make(name: str = "run", **changes: Any) -> ReadTrainJob:
-        examples, families = world()
-        told: dict[str, Any] = {
-            "start_dir": start,
-            "examples": examples,
-            "families": families,
-            "held_out": [replace(example, id="held " + example.id, document="held out") for example in examples[:6]],
-            "out_dir": tmp_path / name / "out",
-            "scratch_dir": tmp_path / name / "scratch",
-            "objective": CrossEntropy(),
-            "steps": 6,
-            "plain_steps": 2,
-            "questions": "all",
-            "batch_tokens": 100,
-            "learning_rate": 3e-3,
-            "schedule": Schedule(warmup=0.1),
-            "optimizer": AdamW(weight_decay=0.01),
-            "max_grad_norm": 1.0,
-            "dropout": 0.1,
-            "precision": "fp32",
-            "seed": 0,
-            "settings": WHOLE,
-            "fit": None,
-            "num_evaluations": 2,
-            "checkpoint_seconds": 1e9,
-        }
-        return ReadTrainJob(**told | changes)
-
-    return make
-
-
-def ignore(*args: object, **figures: object) -> None:
-    """A progress that nobody sees."""
 
 
 def table_of(examples: Sequence[Example], families: Sequence[Family] = (), settings: Settings = WHOLE) -> TrainingTable:
@@ -370,118 +305,3 @@ def test_all_dropout_of_a_model_is_replaced() -> None:
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert rates == {0.0}
     assert {module.dropped for module in model.modules() if isinstance(module, ByteDropout)} == {64}
-
-
-# Whole runs
-
-
-def test_a_reader_learns_to_answer_and_to_abstain(job: Callable[..., ReadTrainJob]) -> None:
-    made = job(steps=120, plain_steps=0, dropout=0.0, learning_rate=5e-3, batch_tokens=400)
-    meter = train_reader(made, ignore)
-    result = json.loads((made.out_dir / "tune.json").read_text())
-    assert result["final_validation_loss"] < result["initial_validation_loss"] / 5
-    assert meter["tokens"] == result["tokens"] > 0
-    reader = Reader.load(made.out_dir / "model")
-    assert reader.about["documents"] == sorted({example.document for example in made.examples})
-    scores = evaluate(reader, [replace(example, document="again") for example in made.examples]).results[0].scores
-    assert scores.has_answer_f1 is not None
-    assert scores.no_answer_accuracy is not None
-    assert scores.has_answer_f1 > 90
-    assert scores.no_answer_accuracy > 90
-    with pytest.raises(DataError, match="trained on"):
-        evaluate(reader, made.examples)
-
-
-class KilledError(Exception):
-    """Stands for a kill: the run ends between two steps."""
-
-
-@pytest.mark.parametrize("objective", [CrossEntropy(), RDrop(), SpanCL(projection=8), SpanCL(positive="dropout")], ids=str)
-def test_a_killed_run_goes_on_to_the_same_bytes(job: Callable[..., ReadTrainJob], objective: Objective) -> None:
-    whole = job("whole", objective=objective)
-    train_reader(whole, ignore)
-    killed = job("killed", objective=objective, checkpoint_seconds=0.0)
-
-    def die_at(count: int) -> Callable[..., None]:
-        def progress(done: float, total: float, unit: str, **figures: object) -> None:
-            if done == count:
-                raise KilledError
-
-        return progress
-
-    for count in (2, 5):
-        with pytest.raises(KilledError):
-            train_reader(killed, die_at(count))
-    meter = train_reader(killed, ignore)
-    assert meter["resumed_from_step"] == 4
-    for name in ("metrics.jsonl", "tune.json", "model/model.safetensors", "model/reader.json", "model/config.json"):
-        assert (whole.out_dir / name).read_bytes() == (killed.out_dir / name).read_bytes(), name
-
-
-def test_the_plain_steps_come_first_and_arms_of_one_seed_see_the_same_questions(job: Callable[..., ReadTrainJob]) -> None:
-    rows: dict[str, list[Any]] = {}
-    for name, objective in {"ce": CrossEntropy(), "spancl": SpanCL()}.items():
-        made = job(name, objective=objective)
-        train_reader(made, ignore)
-        rows[name] = [json.loads(line) for line in (made.out_dir / "metrics.jsonl").read_text().splitlines()]
-    steps = [row for row in rows["spancl"] if "objective" in row]
-    assert [row["objective"] for row in steps] == ["cross_entropy"] * 2 + ["spancl"] * 4
-    assert rows["ce"][:3] == rows["spancl"][:3], "held-out loss and plain steps are the same"
-
-
-def test_training_goes_on_from_a_reader_and_remembers_both_documents(job: Callable[..., ReadTrainJob]) -> None:
-    first = job("first", steps=3, questions="answerable")
-    train_reader(first, ignore)
-    examples, _ = world()
-    renamed = [replace(example, document="new") for example in examples]
-    second = job("second", start_dir=first.out_dir / "model", examples=renamed, steps=4, questions="answerable")
-    train_reader(second, ignore)
-    stored = json.loads((second.out_dir / "model" / "reader.json").read_text())
-    assert stored["about"]["steps"] == 7
-    assert stored["about"]["documents"] == sorted({*(example.document for example in first.examples), "new"})
-    losses = [json.loads((each.out_dir / "tune.json").read_text()) for each in (first, second)]
-    assert losses[1]["initial_validation_loss"] == pytest.approx(losses[0]["final_validation_loss"], rel=1e-6)
-
-
-def test_bf16_follows_fp32(job: Callable[..., ReadTrainJob]) -> None:
-    found: list[float] = []
-    for precision in ("fp32", "bf16"):
-        made = job(precision, precision=precision, steps=20, dropout=0.0)
-        train_reader(made, ignore)
-        found.append(json.loads((made.out_dir / "tune.json").read_text())["final_validation_loss"])
-    assert found[0] == pytest.approx(found[1], rel=0.05)
-
-
-def test_a_loss_that_is_no_number_stops_with_a_rate_to_try(job: Callable[..., ReadTrainJob]) -> None:
-    with pytest.raises(StageFailed) as caught:
-        train_reader(job(learning_rate=1e30, steps=5, schedule=Schedule(warmup=0.0)), ignore)
-    assert "lower the learning rate" in (caught.value.hint or "")
-
-
-def test_what_a_run_lacked_is_told(job: Callable[..., ReadTrainJob]) -> None:
-    made = job(objective=SpanCL(), families=(), held_out=())
-    train_reader(made, ignore)
-    told = json.loads((made.out_dir / "tune.json").read_text())
-    assert any("held-out" in text for text in told["warnings"])
-    assert any("no question has a counterpart" in text for text in told["warnings"])
-    assert told["final_validation_loss"] is None
-
-
-def test_a_damaged_checkpoint_is_passed_over(job: Callable[..., ReadTrainJob]) -> None:
-    whole = job("whole")
-    train_reader(whole, ignore)
-    made = job("damaged", checkpoint_seconds=0.0)
-
-    def progress(done: float, total: float, unit: str, **figures: object) -> None:
-        if done == 4:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train_reader(made, progress)
-    newest = sorted((made.scratch_dir / "checkpoints").iterdir())[-1]
-    for path in newest.rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    train_reader(made, ignore)
-    assert (whole.out_dir / "metrics.jsonl").read_bytes() == (made.out_dir / "metrics.jsonl").read_bytes()
-    shutil.rmtree(made.scratch_dir)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from campana.tuning import energy
+from campana.tuning.checkpoint import Checkpoints, Saved
 from campana.tuning.energy import NOTHING, Counter, Energy, Spent, counters_here, rapl, together
 from campana.tuning.job import TuneJob, tune
 from campana.tuning.ranks import Ranks
@@ -155,6 +156,36 @@ def test_a_run_tells_what_it_spent_and_a_resumed_one_all_of_it(
     assert meter["energy_joules"] == pytest.approx(10.0)
     assert meter["energy_of"] == ["package-0"]
     assert "joules" not in (job.out_dir / "tune.json").read_text()
+
+
+def test_a_checkpoint_of_an_older_release_is_gone_on_from_without_a_figure(
+    make_job: Callable[..., TuneJob], progress: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone(tmp_path / "powercap", "intel-rapl:0", "package-0", 1_000_000)
+    monkeypatch.setattr(energy, "counters_here", lambda ranks: rapl(tmp_path / "powercap"))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any, step: int, **__: Any) -> None:
+        if step == 3:
+            raise Killed
+
+    job = make_job(checkpoint_seconds=0.0, export=False)
+    with pytest.raises(Killed):
+        tune(job, kill)
+    newest = Checkpoints.newest
+
+    def without_energy(checkpoints: Checkpoints) -> Saved | None:
+        saved = newest(checkpoints)
+        assert saved is not None
+        del saved.record["energy"]
+        return saved
+
+    monkeypatch.setattr(Checkpoints, "newest", without_energy)
+    meter = tune(job, progress)
+    assert meter["resumed_from_step"] == 2
+    assert "energy_joules" not in meter
 
 
 def test_without_counters_there_is_no_figure(make_job: Callable[..., TuneJob], progress: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,12 +90,15 @@ def train(
     objective: Annotated[str, typer.Option(help="cross_entropy, rdrop, spancl, or JSON with a kind and its fields.")] = "cross_entropy",
     made: Annotated[Path | None, typer.Option(help="Counterparts that `campana read edit` made of these questions.")] = None,
     made_as: Annotated[str, typer.Option(help="How they are used: contrast, questions or both.")] = "both",
-    spans_steps: Annotated[int, typer.Option(min=0, help="Steps of the first phase, which learns only where answers are; 0: none.")] = 600,
+    spans_steps: Annotated[int, typer.Option(min=0, help="Steps of the first phase, which learns only where answers are; 0: none.")] = 1200,
     spans_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 3e-4,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the second phase, on questions with and without answers.")] = 800,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the second phase, on questions with and without answers.")] = 1600,
     plain_steps: Annotated[int, typer.Option(min=0, help="How many of them come before the objective's own term.")] = 0,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of the second phase.")] = 2e-4,
-    batch_tokens: Annotated[int, typer.Option(min=16, help="Tokens of a step's questions, passages included.")] = 4096,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of the second phase.")] = 3e-4,
+    questions: Annotated[
+        str, typer.Option(help="What that phase draws: balanced (as many with an answer as without one), or all.")
+    ] = "balanced",
+    batch_tokens: Annotated[int, typer.Option(min=16, help="Tokens of a step's questions, passages included.")] = 2048,
     precision: Precision = "fp32",
     seed: Annotated[int, typer.Option(help="Of the head, the order, the counterparts and dropout.")] = 0,
 ) -> None:
@@ -104,7 +107,8 @@ def train(
 
     same = {"batch_tokens": batch_tokens, "precision": precision, "seed": seed}
     first = {"steps": spans_steps, "learning_rate": {"kind": "fixed", "value": spans_lr}, **same} if spans_steps else None
-    second = {"steps": steps, "plain_steps": plain_steps, "learning_rate": {"kind": "fixed", "value": lr}, "made_as": made_as, **same}
+    drawn = {"steps": steps, "plain_steps": plain_steps, "questions": questions, "made_as": made_as}
+    second = {"learning_rate": {"kind": "fixed", "value": lr}, **drawn, **same}
     files = {"train": file, "held_out": held_out} | ({} if made is None else {"made": made})
     read_train.train(files, model, output, objective, first, second)
 

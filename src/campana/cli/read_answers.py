@@ -11,13 +11,12 @@ import fcntl
 import json
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from campana.cli.live import PIPE_SECONDS
+from campana.cli.counted import counted
 from campana.cli.reading import choice, say, text_of
 from campana.data.files import data_files
 from campana.errors import DataError, UserError
@@ -61,7 +60,7 @@ def answer(
     if output is None:
         count = 0
         answers = reader.answer(read_examples(file, problems), threshold=threshold, num_candidates=nbest)
-        for count, item in enumerate(_progressed(answers, 0), 1):  # noqa: B007  # their number, afterwards
+        for count, item in enumerate(counted(answers, "answered"), 1):  # noqa: B007  # their number, afterwards
             sys.stdout.write(item.to_json() + "\n")
     else:
         files = data_files(file)
@@ -99,7 +98,7 @@ def _batch(reader: Reader, asked: Iterable[Example], job: dict[str, Any], output
             write_json(note, job)
         count = done
         answers = reader.answer(islice(asked, done, None), threshold=job["threshold"], num_candidates=job["nbest"])
-        for count, item in enumerate(_progressed(answers, done), done + 1):  # noqa: B007  # their number, afterwards
+        for count, item in enumerate(counted(answers, "answered", done), done + 1):  # noqa: B007  # their number, afterwards
             lines.write(item.to_json().encode("utf-8") + b"\n")
         if count:
             part.replace(output)
@@ -133,19 +132,3 @@ def _require_same(part: Path, note: Path, job: dict[str, Any]) -> None:
             where=str(part),
             hint=f"give another --output, or delete it: rm {part} {note}",
         )
-
-
-def _progressed(answers: Iterable[ReaderAnswer], done: int) -> Iterator[ReaderAnswer]:
-    """The answers, with their number and rate on stderr: redrawn on a terminal, else a line at most every half minute."""
-    terminal = sys.stderr.isatty()
-    start = last = time.monotonic()
-    for number, item in enumerate(answers, 1):
-        yield item
-        now = time.monotonic()
-        if now - last >= (0.5 if terminal else PIPE_SECONDS):
-            last = now
-            told = f"{done + number:,} answered, {number / (now - start):.1f} a second"
-            sys.stderr.write(f"\r\x1b[K{told}" if terminal else told + "\n")
-            sys.stderr.flush()
-    if terminal and last != start:
-        sys.stderr.write("\r\x1b[K")

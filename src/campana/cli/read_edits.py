@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from campana.cli.counted import counted
 from campana.cli.reading import say
 from campana.errors import UserError
 from campana.parts import find, known
@@ -27,7 +28,7 @@ def edit(file: Path, output: Path, operators: str | None, seed: int, per_questio
 
         families = judged(families, Reader.load(reader), problems)
     part = output.with_name(output.name + ".part")
-    count = write_families(part, _counted(families, made, verdicts))
+    count = write_families(part, counted(_tallied(families, made, verdicts), "questions"))
     for line in problems.lines():
         say(line)
     if not count:
@@ -81,7 +82,7 @@ def _families(
             yield family if per_question is None else limited(family, per_question, seed)
 
 
-def _counted(families: Iterable[Family], made: Counter[str], verdicts: Counter[str]) -> Iterator[Family]:
+def _tallied(families: Iterable[Family], made: Counter[str], verdicts: Counter[str]) -> Iterator[Family]:
     for family in families:
         made.update(other.operator for other in family.counterparts)
         verdicts.update(other.verdict for other in family.counterparts)

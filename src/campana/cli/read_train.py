@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from campana.cli.counted import seconds_between
 from campana.cli.reading import say
 from campana.core.digest import digest_path
 from campana.core.lock import KeyLock
@@ -23,9 +24,6 @@ from campana.errors import UserError
 from campana.reading.files import load_examples
 from campana.reading.training.data import refuse_shared
 from campana.stages.read_train import ReadTrain
-
-TERMINAL_SECONDS, PIPE_SECONDS = 0.5, 30.0
-"""Between two reports of progress."""
 
 
 def train(
@@ -48,8 +46,8 @@ def train(
         _require_same(part, {"model": model, "files": content, "phases": [phase.model_dump(mode="json") for phase in phases]})
         reader = _encoder(model, part)
         for number, spec in enumerate(phases, 1):
-            made = {} if number == len(phases) else {"made"}
-            inputs = {"start": reader, **{name: path for name, path in files.items() if name not in made}}
+            used = [name for name in files if name != "made" or number == len(phases)]
+            inputs = {"start": reader, **{name: files[name] for name in used}}
             reader = _phase(spec, inputs, part / f"phase{number}", f"phase {number} of {len(phases)}")
         told = json.loads((reader / "tune.json").read_text(encoding="utf-8"))
         for warning in told["warnings"]:
@@ -98,15 +96,17 @@ def _encoder(model: str, part: Path) -> Path:
     if Path(model).is_dir():
         return Path(model)
     folder = part / "encoder"
-    if not (folder / "config.json").is_file():
+    if not folder.is_dir():
         from campana.models.bring import bring_in
         from campana.models.parse import parse_source
 
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
         source, path = parse_source(model, Path())
+        half = part / "encoder.part"
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir()
         say(f"bringing in {model}")
-        bring_in(source, path, folder, lambda *_, **__: None)
+        bring_in(source, path, half, lambda *_, **__: None)
+        half.rename(folder)
     return folder
 
 
@@ -138,7 +138,7 @@ class _Progress:
         now = time.monotonic()
         if self._begun is None:
             self._begun, self._start = done, now
-        if done < total and now - self._last < (TERMINAL_SECONDS if self._terminal else PIPE_SECONDS):
+        if done < total and now - self._last < seconds_between(terminal=self._terminal):
             return
         self._last = now
         rate = (done - self._begun) / max(now - self._start, 1e-9)

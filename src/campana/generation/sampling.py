@@ -43,7 +43,7 @@ def greedy(logits_RV: Tensor) -> list[int]:
     """The first of the largest logits of each row, as `torch.argmax` has it.
 
     The largest of blocks is taken first, along whichever axis lies together in memory: torch's reduction to a value uses vectors, its
-    argmax does not. 128 rows of 49,152: 1.0 ms for 10.8 in bf16 and 0.3 for 1.9 in fp32 with rows together, 1.4 for 21 with columns.
+    argmax does not. 128 rows of 49,152 that lie together: 1.0 ms for 10.8 in bf16, 0.5 for 1.9 in fp32 (benchmarks/NOTES.md, Generation).
     """
     import torch
 

@@ -25,14 +25,7 @@ def _of_arm(arm: Arm, shelf: Shelf) -> list[dict[str, Any]]:
         told = shelf.json(stage, "reading.json") if isinstance(stage.spec, ReadAnswer) else None
         if told is None:
             continue
-        results = [
-            {
-                "name": at["name"],
-                "threshold": at["threshold"],
-                "figures": told["intervals"][at["name"]],
-            }
-            for at in told["results"]
-        ]
+        results = [{"name": at["name"], "threshold": at["threshold"], "figures": told["intervals"][at["name"]]} for at in told["results"]]
         empty = told["results"][0]["scores"]["always_empty_exact"]
         found.append({"arm": arm.name, "seed": seed, "key": stage.key, "always_empty": empty, "results": results})
     return found

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from campana.errors import DataError
 from campana.models.load import Precision
@@ -22,18 +22,13 @@ from campana.reading.files import load_examples
 from campana.reading.scoring import score_texts, style_of
 from campana.records import Answer, Item, Score, read_jsonl, write_jsonl
 
+if TYPE_CHECKING:
+    from campana.reading.training.job import Progress
+
 SCHEMA = "campana.reading.result/1"
 HAS_ANSWER, NO_ANSWER = "has answer", "no answer"
 ABSTAINED = ""
 """The answer that says nothing."""
-
-
-class Progress(Protocol):
-    """`core.spec.Progress`: how far a run is."""
-
-    def __call__(self, done: float, total: float, unit: str, **figures: float | str) -> None:
-        """`done` of `total`, in `unit`s."""
-        ...
 
 
 def questions_of(path: Path, max_items: int | None) -> list[Example]:

@@ -117,7 +117,7 @@ def _check_same_measurement(recipes: Mapping[str, ArmRecipe | ReaderRecipe], doc
 
 def _recipes(drafts: Sequence[Draft], document: Document) -> dict[str, ArmRecipe | ReaderRecipe]:
     """Each arm's recipe: of readers where the arms have `read`."""
-    reads = {draft.name: "read" in draft.values for draft in drafts}
+    reads = {draft.name: _reads(draft) for draft in drafts}
     if len(set(reads.values())) > 1:
         names = [next(name for name, found in reads.items() if found is wanted) for wanted in (True, False)]
         raise StudyError(
@@ -128,8 +128,12 @@ def _recipes(drafts: Sequence[Draft], document: Document) -> dict[str, ArmRecipe
     return {draft.name: _recipe(draft, document) for draft in drafts}
 
 
+def _reads(draft: Draft) -> bool:
+    return draft.values.get("read") is not None
+
+
 def _recipe(draft: Draft, document: Document) -> ArmRecipe | ReaderRecipe:
-    kind: type[ArmRecipe | ReaderRecipe] = ReaderRecipe if "read" in draft.values else ArmRecipe
+    kind: type[ArmRecipe | ReaderRecipe] = ReaderRecipe if _reads(draft) else ArmRecipe
     try:
         return kind.model_validate(draft.values)
     except ValidationError as error:

@@ -10,22 +10,22 @@ Arms that share a first phase (`spans`) share its stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field
 
 from campana.core.spec import Resources, Source, Stage
 from campana.errors import StudyError
-from campana.parts import nearest, part_of
+from campana.parts import nearest
 from campana.reading.files import load_examples
 from campana.reading.training.data import refuse_shared
-from campana.reading.training.objective import Objective
+from campana.reading.training.fields import TrainingFields
 from campana.reading.training.objectives.cross_entropy import CrossEntropy
 from campana.stages.read_answer import ReadAnswer
 from campana.stages.read_check import ReadCheck
 from campana.stages.read_train import ReadTrain
 from campana.study.section import Section
-from campana.tuning.options import AdamW, FixedRate, Schedule
+from campana.tuning.options import FixedRate
 
 if TYPE_CHECKING:
     from campana.study.schema import StudyFile
@@ -40,7 +40,7 @@ class SpansRecipe(Section):
     """Peak learning rate."""
 
 
-class ReadRecipe(Section):
+class ReadRecipe(TrainingFields, Section):
     """How a reader is trained, and what it answers."""
 
     train: str
@@ -51,52 +51,16 @@ class ReadRecipe(Section):
     """A name from `suites`, of the format `reading`: questions on documents that are neither."""
     made: str | None = None
     """A name from `data`: counterparts made by `campana read edit` from the training questions; None: only those that people wrote."""
-    made_as: Literal["contrast", "questions", "both"] = "both"
-    """How made counterparts are used: contrasted with their question, trained on as plain questions, or both."""
-    objective: Annotated[SerializeAsAny[Objective], part_of("objective")] = Field(default="cross_entropy", validate_default=True)
-    """What is minimised: `cross_entropy`, `rdrop`, or `{kind: spancl, weight: 0.5, temperature: 0.1}`."""
     spans: SpansRecipe | None = None
     """A first phase that only learns spans; arms that agree in it share it. None: all is learnt at once."""
     questions: Literal["balanced", "all"] = "all"
     """What the second phase draws: as many questions with an answer as without one, or all as they come."""
-    steps: int = Field(ge=1)
-    """Optimiser steps of the second phase."""
-    plain_steps: int = Field(default=0, ge=0)
-    """How many of them minimise cross-entropy alone, before the objective begins: abstention first, then contrast."""
     lr: float = Field(gt=0)
     """Peak learning rate of the second phase."""
-    batch_tokens: int = Field(default=4096, ge=16)
-    """Tokens of the questions that a step draws."""
-    schedule: Schedule = Schedule()
-    """How the learning rate goes, in each phase."""
-    optimizer: AdamW = AdamW()
-    """The optimiser."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm."""
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Of hidden states."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the encoder, in training and in answering."""
-    max_length: int = Field(default=384, ge=16)
-    """Tokens of a window."""
-    overlap: int = Field(default=128, ge=0)
-    """Passage tokens that two neighbouring windows share."""
-    max_answer_tokens: int = Field(default=30, ge=1)
-    """The longest answer."""
     fit: Literal["temperature", "isotonic"] = "temperature"
     """How P(no answer) is fitted."""
     max_items: int | None = Field(default=None, ge=1)
     """Only so many questions of the suite, evenly over answerable and unanswerable ones; None: all."""
-    num_evaluations: int = Field(default=2, ge=1)
-    """How often the held-out loss is measured in a phase."""
-    checkpoint_seconds: float = Field(default=120.0, ge=0)
-    """Seconds between checkpoints (not in the key)."""
-
-    @model_validator(mode="after")
-    def _phases(self) -> ReadRecipe:
-        if self.plain_steps > self.steps:
-            raise ValueError(f"plain_steps ({self.plain_steps}) are a part of the steps ({self.steps}): give at most as many")
-        return self
 
 
 class ReadCheckRecipe(Section):
@@ -174,19 +138,10 @@ class ReaderWiring:
         for seed in self._file.seeds:
             start = model
             if read.spans is not None:
-                first = self._train(read, CrossEntropy(), read.spans.steps, read.spans.lr, seed, questions="answerable", fit="none")
-                start = spans[seed] = Stage(first, {"start": model, **told}, self._heavy, f"spans {recipe.model} seed={seed}")
-            second = self._train(
-                read,
-                read.objective,
-                read.steps,
-                read.lr,
-                seed,
-                questions=read.questions,
-                plain_steps=read.plain_steps,
-                made_as=read.made_as,
-                fit=read.fit,
-            )
+                start = spans[seed] = Stage(
+                    self._spans(read, read.spans, seed), {"start": model, **told}, self._heavy, f"spans {recipe.model} seed={seed}"
+                )
+            second = self._train(read, read.lr, seed, questions=read.questions, fit=read.fit)
             made = {"made": files["made"]} if "made" in files else {}
             train[seed] = Stage(second, {"start": start, **told, **made}, self._heavy, f"train {arm} seed={seed}")
             spec = ReadAnswer(max_items=read.max_items, precision=read.precision)
@@ -195,21 +150,11 @@ class ReaderWiring:
             check[seed] = Stage(scored, {"answers": answer[seed], "suite": files["suite"]}, Resources(), f"check {arm} seed={seed}")
         return spans, train, answer, check
 
-    def _train(self, read: ReadRecipe, objective: Objective, steps: int, lr: float, seed: int, **changes: Any) -> ReadTrain:
-        same: dict[str, Any] = {
-            name: getattr(read, name)
-            for name in (
-                "batch_tokens",
-                "schedule",
-                "optimizer",
-                "max_grad_norm",
-                "dropout",
-                "precision",
-                "max_length",
-                "overlap",
-                "max_answer_tokens",
-                "num_evaluations",
-                "checkpoint_seconds",
-            )
-        }
-        return ReadTrain(objective=objective, steps=steps, learning_rate=FixedRate(value=lr), seed=seed, **same, **changes)
+    def _spans(self, read: ReadRecipe, spans: SpansRecipe, seed: int) -> ReadTrain:
+        """The first phase. Fields that move nothing in it have their defaults, so that arms which differ in them share it."""
+        own = {"objective": CrossEntropy(), "made_as": "both", "plain_steps": 0, "steps": spans.steps}
+        return self._train(read, spans.lr, seed, questions="answerable", fit="none", **own)
+
+    def _train(self, read: ReadRecipe, lr: float, seed: int, **changes: Any) -> ReadTrain:
+        same = {name: getattr(read, name) for name in TrainingFields.model_fields}
+        return ReadTrain.model_validate({**same, "learning_rate": FixedRate(value=lr), "seed": seed, **changes})

@@ -35,7 +35,7 @@ Digest = Callable[[Path], str]
 
 @dataclass(frozen=True)
 class ArmStages:
-    """The stages of one arm; the maps are by seed."""
+    """The stages of one arm; the maps are by seed. Of a reader, `tune` trains, `generate` answers questions and `check` scores."""
 
     model: Stage
     prepare: Stage | None

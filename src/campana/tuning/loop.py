@@ -118,7 +118,7 @@ class Run:
         self.steps_done = self.resumed_from = saved.step
         for phase, spent in seconds.items():
             self.clock.seconds[phase] += spent
-        told = saved.record["energy"]
+        told = saved.record.get("energy")  # absent in checkpoints of older releases: not known
         self._energy_before = None if told is None else Spent(told["joules"], tuple(told["of"]))
 
     def energy_spent(self) -> Spent | None:

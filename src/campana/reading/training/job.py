@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from campana.errors import StageFailed
 from campana.parts import kind_of
-from campana.reading.examples import Example
+from campana.reading.examples import Example, Problems
 from campana.reading.settings import Settings
 from campana.reading.training.data import refuse_shared
 from campana.reading.triples import Family
@@ -72,6 +72,8 @@ class ReadTrainJob:
     """What threshold and P(no answer) are fitted by, on the held-out questions, once training is done; None: not at all."""
     num_evaluations: int
     checkpoint_seconds: float
+    problems: Problems = field(default_factory=Problems)
+    """What was wrong in the files, to be told with what the windows add to it."""
 
 
 def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
@@ -114,7 +116,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
     settings = replace(job.settings, max_length=min(job.settings.max_length, longest_input(model, tokenizer)))
     layout = Layout.of(tokenizer)
     with clock("windows"):
-        table = TrainingTable.build(job.examples, job.families, layout, settings)
+        table = TrainingTable.build(job.examples, job.families, layout, settings, job.problems)
         held_out = TrainingTable.build(job.held_out, (), layout, settings) if job.held_out else None
     units = table.units(job.questions)
     balance = table.target_first[units] == NULL if job.questions == "balanced" else None
