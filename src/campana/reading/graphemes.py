@@ -12,7 +12,7 @@ _FAR = 256
 
 
 def snap(text: str, start: int, end: int) -> tuple[int, int]:
-    """The smallest span of whole grapheme clusters (Unicode 15 \\X) that covers `start` to `end`."""
+    """The smallest span of whole grapheme clusters (Unicode 15 \\X) that covers `start` to `end`; a blank that carries a combining mark is part of it."""
     if start >= end or (text[max(start - 1, 0) : end + 1].isascii() and "\r\n" not in text[max(start - 1, 0) : end + 1]):
         return start, end
     return _left(text, start), _right(text, end)
