@@ -2,10 +2,10 @@
 
     python benchmarks/reading.py [--parts decode evaluate engines memory serve train] [--questions 6078] [--rounds 3]
 
-Parts: `decode` (logits to answers), `evaluate` (half A of SQuAD 2.0's dev set, end to end, and how the answers differ), `engines` (fp32,
-bf16, ONNX, int8: questions a second), `memory` (a passage of 5,000 to 500,000 characters, each a process of its own), `serve` (requests
-a second over HTTP), `train` (optimiser steps). Systems take turns; figures are medians over the rounds. Needs `../shared/data`. The last
-line of output is one JSON object.
+Parts: `decode` (logits to spans and to answers), `evaluate` (half A of SQuAD 2.0's dev set, end to end, and how the answers differ),
+`engines` (fp32, bf16, ONNX, int8: questions a second), `memory` (a passage of 5,000 to 500,000 characters, each a process of its own),
+`serve` (requests a second over HTTP), `train` (optimiser steps). Systems take turns; figures are medians over the rounds. Needs
+`../shared/data`. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def seconds_of(ways: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[st
             start = time.perf_counter()
             said[name] = way()
             taken[name].append(time.perf_counter() - start)
-    return {name: round(statistics.median(times), 3) for name, times in taken.items()}, said
+    return {name: round(statistics.median(times), 4) for name, times in taken.items()}, said
 
 
 def as_baseline(reader: Any) -> Any:
@@ -74,7 +74,8 @@ def as_baseline(reader: Any) -> Any:
 
 
 def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Logits of N windows (one a question) to answers with 20 spans each: Python loops against `decode`, `combine` and texts."""
+    """Logits of N windows (one a question), Python loops against arrays: to the 20 best spans, their places and scores (`spans`), and on
+    to answers with 20 texts and probabilities each (`answers`)."""
     import torch
 
     from campana.reading.answer import predictions
@@ -91,14 +92,41 @@ def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     for size in sizes:
         some = examples[:size]
         prepared = ready(reader, some)
-        ways = {
-            "baseline": lambda e=some, f=features[:size]: baseline.answers_of(e, f, logits),
-            "campana": lambda p=prepared: predictions(decoded(reader, p, start, end)),
-        }
-        took, said = seconds_of(ways, arguments.rounds)
+        spans, _ = seconds_of(
+            {
+                "baseline": lambda n=size, f=features[:size]: baseline.pieces_of(n, f, logits),
+                "campana": lambda p=prepared: best_spans(reader, p, *logits),
+            },
+            arguments.rounds,
+        )
+        answers, said = seconds_of(
+            {
+                "baseline": lambda e=some, f=features[:size]: baseline.answers_of(e, f, logits),
+                "campana": lambda p=prepared: predictions(decoded(reader, p, start, end)),
+            },
+            arguments.rounds,
+        )
         same = sum(said["baseline"][name] == said["campana"][name] for name in said["baseline"])
-        told[str(size)] = {**took, "times": round(took["baseline"] / took["campana"], 1), "same_answers": same}
+        told[str(size)] = {"spans": compared(spans), "answers": compared(answers), "same_answers": same}
     return told
+
+
+def compared(took: dict[str, float]) -> dict[str, float]:
+    """Seconds of both, and how many times faster campana is."""
+    return {**took, "times": round(took["baseline"] / took["campana"], 1)}
+
+
+def best_spans(reader: Any, prepared: tuple[Any, list[Any]], start: Any, end: Any) -> list[Any]:
+    """The 20 best spans of each window."""
+    from campana.reading.decode import decode
+
+    choices = {"null_index": 0, "num_best": reader.settings.num_best, "max_answer_tokens": reader.settings.max_answer_tokens}
+    found = []
+    for batch in prepared[1]:
+        length = batch.input_ids.shape[1]
+        logits = start[batch.windows, :length], end[batch.windows, :length]
+        found.append(decode(*logits, batch.can_start, batch.can_end, **choices))
+    return found
 
 
 def short(examples: Any, number: int) -> list[Any]:

@@ -73,29 +73,42 @@ def logits_of(model: Any, features: Sequence[dict[str, Any]]) -> tuple[np.ndarra
     return np.concatenate(starts), np.concatenate(ends)
 
 
-def answers_of(examples: Sequence[Any], features: Sequence[dict[str, Any]], logits: tuple[np.ndarray, np.ndarray]) -> dict[str, str]:
-    """Question id -> answer, "" for none; at threshold 0."""
+Pieces = list[tuple[dict[str, Any], list[dict[str, Any]]]]
+
+
+def pieces_of(num_examples: int, features: Sequence[dict[str, Any]], logits: tuple[np.ndarray, np.ndarray]) -> Pieces:
+    """For each example the lowest null and the best spans, their characters and scores."""
     windows = defaultdict(list)
     for index, feature in enumerate(features):
         windows[feature["example"]].append(index)
-    predictions: dict[str, str] = {}
-    for number, example in enumerate(examples):
-        lowest_null, candidates = None, []
+    found: Pieces = []
+    for number in range(num_examples):
+        lowest_null: dict[str, Any] = {}
+        candidates = []
         for index in windows[number]:
             start_logits, end_logits, offsets = logits[0][index], logits[1][index], features[index]["offsets"]
             null = start_logits[0] + end_logits[0]
-            if lowest_null is None or null < lowest_null["score"]:
+            if not lowest_null or null < lowest_null["score"]:
                 lowest_null = {"offsets": (0, 0), "score": null}
-            for start in np.argsort(start_logits)[-1 : -NUM_BEST - 1 : -1].tolist():
-                for end in np.argsort(end_logits)[-1 : -NUM_BEST - 1 : -1].tolist():
+            starts = np.argsort(start_logits)[-1 : -NUM_BEST - 1 : -1].tolist()
+            ends = np.argsort(end_logits)[-1 : -NUM_BEST - 1 : -1].tolist()
+            for start in starts:
+                for end in ends:
                     if start >= len(offsets) or end >= len(offsets) or offsets[start] is None or offsets[end] is None:
                         continue
                     if end < start or end - start + 1 > LONGEST_ANSWER:
                         continue
                     score = start_logits[start] + end_logits[end]
                     candidates.append({"offsets": (offsets[start][0], offsets[end][1]), "score": score})
-        kept = sorted(candidates, key=lambda candidate: candidate["score"], reverse=True)[:NUM_BEST]
-        kept.append(lowest_null)
+        found.append((lowest_null, sorted(candidates, key=lambda candidate: candidate["score"], reverse=True)[:NUM_BEST]))
+    return found
+
+
+def answers_of(examples: Sequence[Any], features: Sequence[dict[str, Any]], logits: tuple[np.ndarray, np.ndarray]) -> dict[str, str]:
+    """Question id -> answer, "" for none; at threshold 0. With the text and the probability of each kept span."""
+    predictions: dict[str, str] = {}
+    for example, (lowest_null, spans) in zip(examples, pieces_of(len(examples), features, logits), strict=True):
+        kept = [*spans, lowest_null]
         for candidate in kept:
             begin, stop = candidate["offsets"]
             candidate["text"] = example.passage[begin:stop]
@@ -104,8 +117,7 @@ def answers_of(examples: Sequence[Any], features: Sequence[dict[str, Any]], logi
         for probability, candidate in zip(exponents / exponents.sum(), kept, strict=True):
             candidate["probability"] = probability
         best = next((candidate for candidate in kept if candidate["text"]), None)
-        answered = best is not None and lowest_null["score"] - best["score"] <= 0
-        predictions[example.id] = best["text"] if answered else ""
+        predictions[example.id] = best["text"] if best is not None and lowest_null["score"] - best["score"] <= 0 else ""
     return predictions
 
 

@@ -68,7 +68,9 @@ def test_answers_are_pieces_of_their_passage(name: str, request: pytest.FixtureR
         for candidate in answer.nbest:
             assert passage[candidate.start : candidate.end] == candidate.text
             clusters = regex.findall(r"\X", candidate.text)  # a space that carries a mark is a letter's place, not a blank
-            assert clusters and not clusters[0].isspace() and not clusters[-1].isspace()
+            assert clusters
+            assert not clusters[0].isspace()
+            assert not clusters[-1].isspace()
             assert snap(passage, candidate.start, candidate.end) == (candidate.start, candidate.end)
         if answer.answer is None:
             assert answer.reason in ("empty passage", "empty question", "no span in the passage")

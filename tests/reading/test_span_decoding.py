@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +34,8 @@ def test_the_best_spans_are_those_of_all_spans_ties_included(data: st.DataObject
     rows = st.lists(st.lists(logit, min_size=length, max_size=length), min_size=windows, max_size=windows)
     masks = st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=windows, max_size=windows)
     start, end, can_start, can_end = data.draw(rows), data.draw(rows), data.draw(masks), data.draw(masks)
-    found = decode(*(torch.tensor(x) for x in (start, end, can_start, can_end)), null_index=0, num_best=num_best, max_answer_tokens=longest)
+    logits, masks = [np.array(x, dtype=np.float32) for x in (start, end)], [np.array(x) for x in (can_start, can_end)]
+    found = decode(*logits, *masks, null_index=0, num_best=num_best, max_answer_tokens=longest)
     assert found.score.shape == (windows, num_best)
     for row in range(windows):
         expected = all_spans(start[row], end[row], can_start[row], can_end[row], longest)[:num_best]
@@ -46,9 +46,9 @@ def test_the_best_spans_are_those_of_all_spans_ties_included(data: st.DataObject
 
 
 def test_logits_that_are_not_numbers_are_refused_where_they_count() -> None:
-    good, mask = torch.zeros(1, 4), torch.tensor([[False, True, True, False]])
-    bad = torch.tensor([[0.0, 0.0, float("nan"), 0.0]])
-    padding = torch.tensor([[0.0, 0.0, 0.0, float("nan")]])
+    good, mask = np.zeros((1, 4), dtype=np.float32), np.array([[False, True, True, False]])
+    bad = np.array([[0.0, 0.0, np.nan, 0.0]], dtype=np.float32)
+    padding = np.array([[0.0, 0.0, 0.0, np.nan]], dtype=np.float32)
     with pytest.raises(ModelError, match="not finite"):
         decode(bad, good, mask, mask, null_index=0, num_best=3, max_answer_tokens=2)
     assert decode(padding, good, mask, mask, null_index=0, num_best=3, max_answer_tokens=2).start[0, 0] == 1

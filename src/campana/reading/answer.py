@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from campana.reading.examples import Example
-from campana.reading.graphemes import snap
+from campana.reading.graphemes import is_plain, snap
 from campana.reading.layout import Tokens
 from campana.reading.rows import encodable
 
@@ -89,17 +89,17 @@ class Found:
         """Of the best span; +inf where there is none."""
         return float(self.margins[0]) if len(self.margins) else float("inf")
 
-    def span(self, rank: int) -> tuple[int, int]:
-        """Characters of the span of that rank, no grapheme cut in two."""
-        first, last = int(self.starts[rank]), int(self.ends[rank])
-        return snap(self.example.passage, int(self.passage.starts[first]), int(self.passage.ends[last]))
+    def spans(self, most: int | None = None) -> list[tuple[int, int]]:
+        """Characters of the best `most` spans, no grapheme cut in two: two spans of tokens may be one of characters."""
+        passage, tokens = self.example.passage, self.passage
+        spans = list(zip(tokens.starts[self.starts[:most]].tolist(), tokens.ends[self.ends[:most]].tolist(), strict=True))
+        return spans if is_plain(passage) else [snap(passage, start, end) for start, end in spans]
 
     def text(self) -> str:
         """The best span's text, whatever its margin; "" where there is none."""
-        if not len(self.margins):
-            return ""
-        start, end = self.span(0)
-        return self.example.passage[start:end]
+        for start, end in self.spans(1):
+            return self.example.passage[start:end]
+        return ""
 
 
 def answer_of(found: Found, threshold: float, p_no_answer: float | None, num_candidates: int) -> ReaderAnswer:
@@ -133,17 +133,15 @@ def _reason(found: Found, threshold: float) -> Reason | None:
 
 
 def _candidates(found: Found, most: int) -> list[Candidate]:
-    scores = -found.margins
-    weights = np.exp(scores - max(0.0, float(scores.max()))) if len(scores) else scores
-    total = float(weights.sum()) + float(np.exp(-max(0.0, float(scores.max())))) if len(scores) else 1.0
-    chosen: dict[tuple[int, int], Candidate] = {}
-    for rank in range(len(scores)):
-        start, end = found.span(rank)
-        if (start, end) not in chosen:
-            text = found.example.passage[start:end]
-            chosen[start, end] = Candidate(text, start, end, float(found.margins[rank]), float(weights[rank]) / total)
-        if len(chosen) == max(most, 1):
-            break
+    scores = np.append(-found.margins, 0.0)  # no answer's own score is the zero of all margins
+    weights = np.exp(scores - scores.max())
+    passage, chosen = found.example.passage, dict[tuple[int, int], Candidate]()
+    for span, margin, probability in zip(found.spans(), found.margins.tolist(), (weights / weights.sum()).tolist(), strict=False):
+        if span not in chosen:
+            start, end = span
+            chosen[span] = Candidate(passage[start:end], start, end, margin, probability)
+            if len(chosen) >= most:
+                break
     return list(chosen.values())
 
 

@@ -4,7 +4,7 @@
 
 The score of a span is the sum of its first token's start logit and its last token's end logit. Exact: the N best of all spans of at most
 K tokens, in the order (score down, start up, end up). The N best spans begin at the N starts whose own best span is best, so only N x K
-of the L x K spans are ever compared.
+of the L x K spans are ever compared. Choosing is done on whole numbers, score before place, so that ties need no stable sort.
 
 B: windows; L: tokens; N: spans kept; K: longest answer.
 """
@@ -12,63 +12,84 @@ B: windows; L: tokens; N: spans kept; K: longest answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from campana.errors import ModelError
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Whole = NDArray[np.int64]
+LOWEST = np.float32(-np.inf)
+_PLACES = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """The best spans of B windows. Where a window has fewer than N spans, the rest has score -inf and positions -1."""
 
-    score: Tensor
+    score: Floats
     """(B, N)"""
-    start: Tensor
-    end: Tensor
+    start: Whole
+    end: Whole
     """(B, N): row positions, the end inclusive."""
-    null: Tensor
+    null: Floats
     """(B,): the score of no answer: start and end logit of the null token."""
 
 
 def decode(
-    start_BL: Tensor, end_BL: Tensor, can_start_BL: Tensor, can_end_BL: Tensor, *, null_index: int, num_best: int, max_answer_tokens: int
+    start_BL: Floats, end_BL: Floats, can_start_BL: Bools, can_end_BL: Bools, *, null_index: int, num_best: int, max_answer_tokens: int
 ) -> Decoded:
     """The `num_best` best spans of each window. Raises ModelError for logits that are not finite where they count."""
-    import torch
-    from torch.nn import functional
-
-    start_BL, end_BL = start_BL.float(), end_BL.float()
     null_B = start_BL[:, null_index] + end_BL[:, null_index]
-    lowest = float("-inf")
-    starts = start_BL.masked_fill(~can_start_BL, lowest)
-    ends = end_BL.masked_fill(~can_end_BL, lowest)
-    if not bool((torch.isfinite(starts) == can_start_BL).all() & (torch.isfinite(ends) == can_end_BL).all() & torch.isfinite(null_B).all()):
+    starts = np.where(can_start_BL, start_BL, LOWEST)
+    ends = np.where(can_end_BL, end_BL, LOWEST)
+    finite = (np.isfinite(starts) == can_start_BL).all() and (np.isfinite(ends) == can_end_BL).all() and np.isfinite(null_B).all()
+    if not finite:
         raise ModelError("the reader's logits are not finite (NaN or infinity)", hint="the weights are damaged, or training diverged")
-    length = start_BL.shape[1]
-    band = min(max_answer_tokens, length)
-    padded = functional.pad(ends, (0, band - 1), value=lowest)
-    best_end = functional.max_pool1d(padded.unsqueeze(1), band, stride=1).squeeze(1)
-    kept = min(num_best, length)
-    # Stable sorts make ties fall to the earlier span; the chosen starts go back into order so that the last sort sees (start, end) order.
-    order = torch.sort(starts + best_end, dim=1, descending=True, stable=True).indices[:, :kept].sort(dim=1).values
-    ends_BNK = padded.unfold(1, band, 1).gather(1, order.unsqueeze(-1).expand(-1, -1, band))
-    scores = (starts.gather(1, order).unsqueeze(-1) + ends_BNK).flatten(1)
-    score, place = torch.sort(scores, dim=1, descending=True, stable=True)
-    score, place = score[:, :num_best], place[:, :num_best]
-    first = order.gather(1, place // band)
-    last = first + place % band
-    absent = torch.isneginf(score)
-    found = Decoded(score, first.masked_fill(absent, -1), last.masked_fill(absent, -1), null_B)
-    missing = num_best - score.shape[1]
-    if missing <= 0:
-        return found
-    fill = (0, missing)
+    num_windows, band = len(start_BL), min(max_answer_tokens, start_BL.shape[1])
+    padded = np.concatenate([ends, np.full((num_windows, band - 1), LOWEST)], axis=1)
+    _, order = _best(starts + _highest(padded, band), num_best)
+    order.sort(axis=1)  # so that of two spans with one score the earlier start is the earlier place
+    row = np.arange(num_windows)[:, None]
+    scores_BNK = np.lib.stride_tricks.sliding_window_view(padded, band, axis=1)[row, order]
+    scores_BNK += starts[row, order][:, :, None]
+    score, place = _best(scores_BNK.reshape(num_windows, -1), num_best)
+    first = np.take_along_axis(order, place // band, axis=1)
+    absent = np.isneginf(score)
+    last = np.where(absent, -1, first + place % band)
+    first = np.where(absent, -1, first)
+    missing = ((0, 0), (0, num_best - score.shape[1]))
     return Decoded(
-        functional.pad(found.score, fill, value=lowest),
-        functional.pad(found.start, fill, value=-1),
-        functional.pad(found.end, fill, value=-1),
+        np.pad(score, missing, constant_values=LOWEST),
+        np.pad(first, missing, constant_values=-1),
+        np.pad(last, missing, constant_values=-1),
         null_B,
     )
+
+
+def _highest(padded: Floats, width: int) -> Floats:
+    """(B, L + width - 1) -> (B, L): the highest of each place and the `width` - 1 after it, by windows that double."""
+    length = padded.shape[1] - width + 1
+    covered, highest = 1, padded
+    while covered < width:
+        step = min(covered, width - covered)
+        highest = np.maximum(highest[:, :-step], highest[:, step:])
+        covered += step
+    return highest[:, :length]
+
+
+def _best(scores: Floats, number: int) -> tuple[Floats, Whole]:
+    """(B, M) -> values and places, (B, min(number, M)) each: the highest first, of equal ones the earlier place first."""
+    most = scores.shape[1]
+    bits = (scores + np.float32(0)).view(np.int32)  # + 0: one zero, not two
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # whole numbers that sort as the floats do
+    keys = bits.astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(most - 1, -1, -1)
+    if number < most:
+        keys.partition(most - number, axis=1)
+        keys = keys[:, most - number :]
+    places = most - 1 - (np.sort(keys, axis=1)[:, ::-1] & _PLACES)
+    return np.take_along_axis(scores, places, axis=1), places

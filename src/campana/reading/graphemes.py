@@ -11,9 +11,17 @@ _CLUSTER = regex.compile(r"\X")
 _FAR = 256
 
 
+def is_plain(text: str) -> bool:
+    """Whether each character of `text` is a grapheme cluster, so that no span cuts one."""
+    return text.isascii() and "\r\n" not in text
+
+
 def snap(text: str, start: int, end: int) -> tuple[int, int]:
-    """The smallest span of whole grapheme clusters (Unicode 15 \\X) that covers `start` to `end`; a blank that carries a combining mark is part of it."""
-    if start >= end or (text[max(start - 1, 0) : end + 1].isascii() and "\r\n" not in text[max(start - 1, 0) : end + 1]):
+    """The smallest span of whole grapheme clusters (Unicode 15 \\X) that covers `start` to `end`.
+
+    A blank that carries a combining mark is a cluster like any other.
+    """
+    if start >= end or is_plain(text[max(start - 1, 0) : end + 1]):
         return start, end
     return _left(text, start), _right(text, end)
 

@@ -168,20 +168,19 @@ def spans_of(batch: Batch, forward: Forward, group: Group, settings: Settings) -
     import torch
 
     with torch.inference_mode():
-        start_BL, end_BL = forward(batch)
-        found = decode(
-            start_BL,
-            end_BL,
-            torch.from_numpy(batch.can_start),
-            torch.from_numpy(batch.can_end),
-            null_index=group.layout.null_index,
-            num_best=settings.num_best,
-            max_answer_tokens=settings.max_answer_tokens,
-        )
+        start_BL, end_BL = (logits.float().numpy() for logits in forward(batch))
+    found = decode(
+        start_BL,
+        end_BL,
+        batch.can_start,
+        batch.can_end,
+        null_index=group.layout.null_index,
+        num_best=settings.num_best,
+        max_answer_tokens=settings.max_answer_tokens,
+    )
     shift = (group.first[batch.windows] - batch.passage_at)[:, None]
-    start, end = found.start.numpy(), found.end.numpy()
-    absent = start < 0
-    return found.score.numpy(), np.where(absent, -1, start + shift), np.where(absent, -1, end + shift), found.null.numpy()
+    absent = found.start < 0
+    return found.score, np.where(absent, -1, found.start + shift), np.where(absent, -1, found.end + shift), found.null
 
 
 def model_forward(model: PreTrainedModel) -> Forward:
