@@ -99,6 +99,11 @@ def test_a_study_of_readers_answers_and_shows_its_figures(folder: Path, campana:
     spans = [line for line in report["costs"]["lines"] if line["label"].startswith("spans")]
     assert [sorted(line["arms"]) for line in spans] == [["objective=cross_entropy", "objective=spancl"]] * 2
     assert all(arm["runs"][0]["flops"] > 0 for arm in report["arms"])
+    read = [line for line in report["costs"]["lines"] if line["kind"] == "read_answer"]
+    assert len(read) == 4
+    assert all(line["flops"] > 0 and line["tokens"] > 0 for line in read)
+    for costs in report["costs"]["arms"].values():  # the whole of an arm's work is known: training, and answering besides
+        assert costs["total"]["flops"] > costs["making"]["flops"] > 0
     assert set(report["fairness"]["inputs"]) == {"model", "suite", "train", "held_out", "made"}
     page = next((folder / "store").rglob("report.html")).read_text(encoding="utf-8")
     assert 'id="reading"' in page

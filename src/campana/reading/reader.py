@@ -27,6 +27,7 @@ from campana.models.quiet import quiet
 from campana.reading.answer import Found, ReaderAnswer, answer_of
 from campana.reading.calibration import Calibration, calibration_from_dict
 from campana.reading.combine import combine
+from campana.reading.cost import EncoderShape
 from campana.reading.decode import decode
 from campana.reading.examples import Example
 from campana.reading.layout import Layout
@@ -60,6 +61,8 @@ class Reader:
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What reader.json says of how it was made."""
     batch_tokens: int = BATCH_TOKENS
+    shape: EncoderShape | None = None
+    """What its work is counted by; None for an exported reader."""
 
     @classmethod
     def load(cls, folder: Path, precision: Precision = "fp32") -> Reader:
@@ -88,7 +91,8 @@ class Reader:
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> Reader:
         """A reader of a model in memory; with a folder, what its reader.json says."""
         stored = read_stored(folder) if folder else {}
-        return cls.assemble(model_forward(model.eval()), Layout.of(tokenizer), stored, longest_input(model, tokenizer))
+        reader = cls.assemble(model_forward(model.eval()), Layout.of(tokenizer), stored, longest_input(model, tokenizer))
+        return replace(reader, shape=EncoderShape.of(model))
 
     @classmethod
     def assemble(cls, forward: Forward, layout: Layout, stored: Mapping[str, Any], longest: int) -> Reader:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,11 @@ from campana.reading.scoring import score_texts, style_of
 from campana.records import Answer, Item, Score, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from campana.reading.reader import Reader
     from campana.reading.training.job import Progress
+    from campana.reading.windows import Batch
 
 SCHEMA = "campana.reading.result/1"
 HAS_ANSWER, NO_ANSWER = "has answer", "no answer"
@@ -85,16 +90,14 @@ def answer_questions(
         reader = Reader.load(reader_dir, precision)
         examples = questions_of(suite_path, max_items)
         refuse_seen(reader, examples)
+    reader, read = _counting(reader)
     found: list[Any] = []
-    tokens = 0
     with clock("read"), (out_dir / "readings.jsonl").open("w", encoding="utf-8") as readings:
         answers: list[Answer] = []
         for item in reader.find(examples):
             said = reader.say(item)
             readings.write(said.to_json() + "\n")
-            num_tokens = len(item.passage)
-            answers.append(Answer(said.id, (ABSTAINED if said.answer is None else said.answer,), "stop", num_tokens, 0))
-            tokens += num_tokens
+            answers.append(Answer(said.id, (ABSTAINED if said.answer is None else said.answer,), "stop", len(item.passage), 0))
             found.append(item)
             progress(len(found), len(examples), "questions")
     write_jsonl(out_dir / "answers.jsonl", answers)
@@ -112,11 +115,33 @@ def answer_questions(
         (out_dir / "reading.json").write_text(json.dumps(_finite(result), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return {
         "seconds": {phase: round(spent, 3) for phase, spent in sorted(clock.seconds.items())},
-        "tokens": tokens,
+        "tokens": read.tokens,
+        "flops": reader.shape.forward_flops(read.tokens, read.squared) if reader.shape else None,
         "questions": len(examples),
         "questions_per_second": len(examples) / max(clock.seconds["read"], 1e-9),
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+@dataclass
+class _Read:
+    """What an encoder has read: tokens of all rows without their padding, and the sum of the rows' squared lengths."""
+
+    tokens: int = 0
+    squared: int = 0
+
+
+def _counting(reader: Reader) -> tuple[Reader, _Read]:
+    """The same reader, and a count that grows as it reads."""
+    read = _Read()
+
+    def forward(batch: Batch) -> tuple[Tensor, Tensor]:
+        lengths = batch.attention_mask.sum(axis=1).astype(int)
+        read.tokens += int(lengths.sum())
+        read.squared += int((lengths**2).sum())
+        return reader.forward(batch)
+
+    return replace(reader, forward=forward), read
 
 
 def score_questions(suite_path: Path, answers_path: Path, score: Literal["f1", "exact"], out_dir: Path) -> Mapping[str, Any]:

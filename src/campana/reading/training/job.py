@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from campana.errors import StageFailed
 from campana.parts import kind_of
+from campana.reading.cost import EncoderShape
 from campana.reading.examples import Example, Problems
 from campana.reading.settings import Settings
 from campana.reading.training.data import refuse_shared
@@ -184,15 +185,10 @@ def _warnings(job: ReadTrainJob, run: Run, table: TrainingTable) -> list[str]:
 
 
 def _flops(run: Run) -> int:
-    """Operations of training and validation: 6 a token and matrix weight (2 in a forward pass), 12 a layer, width and pair of tokens."""
-    import torch
-
-    config: Any = run.network.model.config
-    matrices = sum(m.weight.numel() for m in run.network.model.modules() if isinstance(m, torch.nn.Linear))
-    pairs = config.num_hidden_layers * config.hidden_size
-    totals = run.totals
-    training = 6 * matrices * totals.tokens + 12 * pairs * totals.squared_lengths
-    return training + 2 * matrices * totals.validated_tokens + 4 * pairs * totals.validated_squared
+    """Operations of training and validation."""
+    shape, totals = EncoderShape.of(run.network.model), run.totals
+    training = shape.training_flops(totals.tokens, totals.squared_lengths)
+    return training + shape.forward_flops(totals.validated_tokens, totals.validated_squared)
 
 
 def _export(job: ReadTrainJob, run: Run, tokenizer: Any) -> None:

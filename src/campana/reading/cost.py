@@ -1,0 +1,42 @@
+"""Operations of an encoder with a span head, by the work that it really does: no padding.
+
+    EncoderShape.of(model).forward_flops(num_tokens=1900, sum_squared_lengths=310_000)
+
+Matrix products alone are counted: 2 a token and weight in a forward pass, 4 more in a backward pass (Kaplan et al. 2020, section 2.1), and
+attention's two products, 4 a layer, width and pair of tokens, and 8 more in a backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """What an encoder's work depends on."""
+
+    num_weights: int
+    """Of all linear layers."""
+    num_layers: int
+    width: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> EncoderShape:
+        """The shape of a model in memory."""
+        import torch
+
+        config: Any = model.config
+        num_weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+        return cls(num_weights, config.num_hidden_layers, config.hidden_size)
+
+    def forward_flops(self, num_tokens: int, sum_squared_lengths: int) -> int:
+        """Of reading rows of that many tokens together, whose lengths' squares have that sum."""
+        return 2 * self.num_weights * num_tokens + 4 * self.num_layers * self.width * sum_squared_lengths
+
+    def training_flops(self, num_tokens: int, sum_squared_lengths: int) -> int:
+        """Of a forward and a backward pass over them."""
+        return 3 * self.forward_flops(num_tokens, sum_squared_lengths)
