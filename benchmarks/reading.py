@@ -74,12 +74,12 @@ def as_baseline(reader: Any) -> Any:
 
 
 def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Logits of N windows (one a question), Python loops against arrays: to the 20 best spans, their places and scores (`spans`), and on
-    to answers with 20 texts and probabilities each (`answers`)."""
+    """Logits of N windows (one a question), Python loops against arrays. `search`: the 20 best spans of each window, as tokens with scores
+    (the loop gives characters); `spans`: windows merged, as characters; `answers`: with 20 texts and probabilities each."""
     import torch
 
     from campana.reading.answer import predictions
-    from campana.reading.reader import Reader
+    from campana.reading.reader import Reader, spans_of
 
     told: dict[str, Any] = {}
     reader = as_baseline(Reader.load(arguments.reader))
@@ -88,45 +88,49 @@ def decoding(arguments: argparse.Namespace) -> dict[str, Any]:
     examples = short(work.half("A"), sizes[-1])
     features = baseline.features_of(tokenizer, examples)
     logits = baseline.logits_of(model, features)
-    start, end = (torch.from_numpy(side) for side in logits)
+    stand_in = replace(reader, forward=known(*(torch.from_numpy(side) for side in logits)))
     for size in sizes:
-        some = examples[:size]
-        prepared = ready(reader, some)
-        spans, _ = seconds_of(
-            {
-                "baseline": lambda n=size, f=features[:size]: baseline.pieces_of(n, f, logits),
-                "campana": lambda p=prepared: best_spans(reader, p, *logits),
-            },
-            arguments.rounds,
-        )
-        answers, said = seconds_of(
-            {
-                "baseline": lambda e=some, f=features[:size]: baseline.answers_of(e, f, logits),
-                "campana": lambda p=prepared: predictions(decoded(reader, p, start, end)),
-            },
-            arguments.rounds,
-        )
+        some, rows = examples[:size], features[:size]
+        group, batches = ready(reader, some)
+        ways: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+            "search": (
+                lambda n=size, f=rows: baseline.pieces_of(n, f, logits),
+                lambda g=group, b=batches: [spans_of(batch, stand_in.forward, g, stand_in.settings) for batch in b],
+            ),
+            "spans": (
+                lambda n=size, f=rows: baseline.pieces_of(n, f, logits),
+                lambda g=group, b=batches: [list(item.spans()) for item in found(stand_in, g, b)],
+            ),
+            "answers": (
+                lambda e=some, f=rows: baseline.answers_of(e, f, logits),
+                lambda g=group, b=batches: predictions([stand_in.say(item, num_candidates=20) for item in found(stand_in, g, b)]),
+            ),
+        }
+        measured: dict[str, Any] = {}
+        for name, (loops, arrays) in ways.items():
+            took, said = seconds_of({"baseline": loops, "campana": arrays}, arguments.rounds)
+            measured[name] = {**took, "times": round(took["baseline"] / took["campana"], 1)}
         same = sum(said["baseline"][name] == said["campana"][name] for name in said["baseline"])
-        told[str(size)] = {"spans": compared(spans), "answers": compared(answers), "same_answers": same}
+        told[str(size)] = {**measured, "same_answers": same}
     return told
 
 
-def compared(took: dict[str, float]) -> dict[str, float]:
-    """Seconds of both, and how many times faster campana is."""
-    return {**took, "times": round(took["baseline"] / took["campana"], 1)}
+def known(start: Any, end: Any) -> Any:
+    """A reader's forward function whose logits are there already, for batches of neighbouring windows."""
+
+    def forward(batch: Any) -> Any:
+        rows, length = slice(int(batch.windows[0]), int(batch.windows[-1]) + 1), batch.input_ids.shape[1]
+        return start[rows, :length], end[rows, :length]
+
+    return forward
 
 
-def best_spans(reader: Any, prepared: tuple[Any, list[Any]], start: Any, end: Any) -> list[Any]:
-    """The 20 best spans of each window."""
-    from campana.reading.decode import decode
-
-    choices = {"null_index": 0, "num_best": reader.settings.num_best, "max_answer_tokens": reader.settings.max_answer_tokens}
-    found = []
-    for batch in prepared[1]:
-        length = batch.input_ids.shape[1]
-        logits = start[batch.windows, :length], end[batch.windows, :length]
-        found.append(decode(*logits, batch.can_start, batch.can_end, **choices))
-    return found
+def found(reader: Any, group: Any, batches: list[Any]) -> Any:
+    """What `Reader` does after its model, on batches that were made before."""
+    rows = iter(batches)
+    object.__setattr__(group, "batches", lambda _: (batch.windows for batch in batches))
+    object.__setattr__(group, "collate", lambda _: next(rows))
+    return reader._find_in(group)
 
 
 def short(examples: Any, number: int) -> list[Any]:
@@ -141,21 +145,6 @@ def ready(reader: Any, examples: list[Any]) -> tuple[Any, list[Any]]:
     group = group_of(examples, reader.layout, reader.settings)[0]
     assert len(group.of_example) == len(examples)
     return group, [group.collate(np.arange(first, min(first + 64, len(examples)))) for first in range(0, len(examples), 64)]
-
-
-def decoded(reader: Any, prepared: tuple[Any, list[Any]], start: Any, end: Any) -> list[Any]:
-    """Answers of rows whose logits are there already: what `Reader` does after its model."""
-    group, batches = prepared
-    rows = iter(batches)
-
-    def known(batch: Any) -> Any:
-        length = batch.input_ids.shape[1]
-        return start[batch.windows, :length], end[batch.windows, :length]
-
-    stand_in = replace(reader, forward=known)
-    object.__setattr__(group, "batches", lambda _: (batch.windows for batch in batches))
-    object.__setattr__(group, "collate", lambda _: next(rows))
-    return [stand_in.say(found, num_candidates=20) for found in stand_in._find_in(group)]
 
 
 def loaded(folder: Path) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -89,17 +89,16 @@ class Found:
         """Of the best span; +inf where there is none."""
         return float(self.margins[0]) if len(self.margins) else float("inf")
 
-    def spans(self, most: int | None = None) -> list[tuple[int, int]]:
-        """Characters of the best `most` spans, no grapheme cut in two: two spans of tokens may be one of characters."""
-        passage, tokens = self.example.passage, self.passage
-        spans = list(zip(tokens.starts[self.starts[:most]].tolist(), tokens.ends[self.ends[:most]].tolist(), strict=True))
-        return spans if is_plain(passage) else [snap(passage, start, end) for start, end in spans]
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Characters of the kept spans, best first, no grapheme cut in two: two spans of tokens may be one of characters."""
+        passage = self.example.passage
+        spans = zip(self.passage.starts[self.starts].tolist(), self.passage.ends[self.ends].tolist(), strict=True)
+        return spans if is_plain(passage) else (snap(passage, start, end) for start, end in spans)
 
     def text(self) -> str:
         """The best span's text, whatever its margin; "" where there is none."""
-        for start, end in self.spans(1):
-            return self.example.passage[start:end]
-        return ""
+        start, end = next(self.spans(), (0, 0))
+        return self.example.passage[start:end]
 
 
 def answer_of(found: Found, threshold: float, p_no_answer: float | None, num_candidates: int) -> ReaderAnswer:

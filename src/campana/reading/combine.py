@@ -46,10 +46,7 @@ def combine(
     end_WN: NDArray[np.int64],
     null_W: NDArray[np.float32],
 ) -> Verdicts:
-    """The verdicts of examples from their windows' spans, best first and absent ones last, as `decode` gives them.
-
-    An example without a window has no span.
-    """
+    """The verdicts of examples from their windows' spans. An example without a window has no span."""
     num_best = score_WN.shape[1]
     null = null_W.astype(np.float64)
     if how == "margin":
@@ -61,21 +58,17 @@ def combine(
         if how == "mean-null":
             bar_E /= np.maximum(np.bincount(of_example, minlength=num_examples), 1)
         bar_W = bar_E[of_example]
-    margin_WN = bar_W[:, None] - score_WN.astype(np.float64)
-    margin_WN[start_WN < 0] = np.inf
-    margin_EN = np.full((num_examples, num_best), np.inf)
-    start_EN = np.full((num_examples, num_best), -1, dtype=np.int64)
-    end_EN = start_EN.copy()
-    alone_W = np.bincount(of_example, minlength=num_examples)[of_example] == 1
-    one = of_example[alone_W]  # a window's spans come sorted: where it is the only one there is nothing to merge
-    margin_EN[one], start_EN[one], end_EN[one] = margin_WN[alone_W], start_WN[alone_W], end_WN[alone_W]
-    margins, starts, ends = margin_WN[~alone_W].ravel(), start_WN[~alone_W].ravel(), end_WN[~alone_W].ravel()
-    owners = np.repeat(of_example[~alone_W], num_best)
+    margins = (bar_W[:, None] - score_WN.astype(np.float64)).ravel()
+    owners = np.repeat(of_example, num_best)
+    starts, ends = start_WN.ravel(), end_WN.ravel()
     order = np.lexsort((ends, starts, margins, owners))
     order = order[starts[order] >= 0]
     sizes = np.bincount(owners[order], minlength=num_examples)
     rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kept, rank = order[rank < num_best], rank[rank < num_best]
+    margin_EN = np.full((num_examples, num_best), np.inf)
+    start_EN = np.full((num_examples, num_best), -1, dtype=np.int64)
+    end_EN = start_EN.copy()
     margin_EN[owners[kept], rank] = margins[kept]
     start_EN[owners[kept], rank] = starts[kept]
     end_EN[owners[kept], rank] = ends[kept]
