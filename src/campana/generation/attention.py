@@ -22,6 +22,7 @@ import torch
 
 from campana.errors import ModelError
 from campana.generation.kv import Bucket, Row, Shelf
+from campana.models.products import plain_products
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -66,10 +67,11 @@ class StepPass:
         out = heads.empty_output()
         query_THD, key_TKD, value_TKD = (part.transpose(0, 1).contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
         start = 0
-        for view in self._views:
-            end = start + view.num_rows
-            view.attend(layer, heads, query_THD[start:end], key_TKD[start:end], value_TKD[start:end], out[start:end])
-            start = end
+        with plain_products():
+            for view in self._views:
+                end = start + view.num_rows
+                view.attend(layer, heads, query_THD[start:end], key_TKD[start:end], value_TKD[start:end], out[start:end])
+                start = end
         return out
 
 
