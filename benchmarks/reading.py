@@ -30,8 +30,6 @@ import numpy as np
 import reading_baseline as baseline
 import reading_work as work
 
-from campana.models.products import plain_products
-
 PARTS = ("decode", "evaluate", "engines", "memory", "serve", "train")
 
 
@@ -170,7 +168,7 @@ def evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     for number in arguments.questions:
         examples = questions if number >= len(questions) else questions[:: len(questions) // number][:number]
         ways = {
-            "baseline": plain_products()(lambda e=examples: baseline.evaluate(model, tokenizer, e)),
+            "baseline": lambda e=examples: baseline.evaluate(model, tokenizer, e),
             "campana": lambda e=examples: predictions(list(as_baseline(exact).answer(e))),
             "campana bf16": lambda e=examples: predictions(list(as_baseline(rounded).answer(e))),
         }
@@ -302,8 +300,7 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
             features = baseline.features_of(tokenizer, examples, answers=True)
             ready_at = time.perf_counter()
             steps = len(features) // baseline.TRAINING_BATCH
-            with plain_products():
-                baseline.train(model, features, steps)
+            baseline.train(model, features, steps)
             share = steps * baseline.TRAINING_BATCH / len(features)
             rates.setdefault("baseline", []).append(share * number / (time.perf_counter() - ready_at))
             rates.setdefault("baseline set-up seconds", []).append(ready_at - start)

@@ -124,8 +124,7 @@ class Bench:
 
     def __init__(self, results: Path, precision: str, threads: int) -> None:
         self.results, self.precision, self.threads = results, precision, threads
-        source = HERE.parent / "src" / "campana"
-        files = [*sorted((source / "tuning").rglob("*.py")), source / "models" / "products.py"]
+        files = sorted((HERE.parent / "src" / "campana" / "tuning").rglob("*.py"))
         self.version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         """Of campana's trainer: runs of another one are not this benchmark's."""
 

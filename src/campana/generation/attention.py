@@ -22,7 +22,6 @@ import torch
 
 from campana.errors import ModelError
 from campana.generation.kv import Bucket, Row, Shelf
-from campana.models.products import plain_products
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,11 +66,10 @@ class StepPass:
         out = heads.empty_output()
         query_THD, key_TKD, value_TKD = (part.transpose(0, 1).contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
         start = 0
-        with plain_products():
-            for view in self._views:
-                end = start + view.num_rows
-                view.attend(layer, heads, query_THD[start:end], key_TKD[start:end], value_TKD[start:end], out[start:end])
-                start = end
+        for view in self._views:
+            end = start + view.num_rows
+            view.attend(layer, heads, query_THD[start:end], key_TKD[start:end], value_TKD[start:end], out[start:end])
+            start = end
         return out
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, PromptPass, StepPass, attend
+from campana.models.products import quick_products
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,7 +120,8 @@ def _product(module: nn.Linear, x_RI: Tensor) -> Tensor:
     weight, bias = module.weight, _bias(module)
     if weight.dtype != torch.float32:
         return nn.functional.linear(x_RI, weight, bias)
-    out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
+    with quick_products():
+        out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
     return out_OR.t() if weight.shape[0] > WIDE * weight.shape[1] else out_OR.t().contiguous()
 
 

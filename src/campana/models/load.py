@@ -74,9 +74,7 @@ def load_model(
     import torch
 
     from campana.models.adapter import add_adapter, is_adapter
-    from campana.models.products import choose_products
 
-    choose_products()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if tuned_dir is None:
         return _load_whole(model_dir, dtype, attention)

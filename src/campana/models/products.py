@@ -1,11 +1,14 @@
-"""Which library multiplies float32 matrices in this process: torch's own choice, or oneDNN's kernels where they are as exact and faster.
+"""Float32 matrix products by oneDNN, where its kernels are as exact as those that torch takes by itself, and faster.
 
-    choose_products()            # "oneDNN" or "torch"; every loader of a model calls it, the first call decides
-    with plain_products(): ...   # torch's own choice while it lasts
+    with quick_products():
+        out = torch.mm(weight, x)      # as everywhere else where oneDNN would be no faster, or less exact
 
 torch gives float32 products to MKL, which uses half of what AMD cores with AVX-512 have: oneDNN is 1.1 (Zen 4) to 2.3 (Zen 5) times as fast
 (benchmarks/NOTES.md, Products). torch asks oneDNN only where it may round to bf16 on the way, so that is what is asked for. Cores without
-matrix tiles (AMX) have nothing that would round: the products stay float32, which is not believed but tried before anything is chosen.
+matrix tiles (AMX) have nothing that would round: the products stay float32, which is not believed but tried before it is used.
+
+For products of layers, not for all that a process does: torch's fused attention becomes three times as slow, since its many small products
+go the same way, and of small products the library would depend on the size of the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 CPU_INFO = Path("/proc/cpuinfo")
 ROUNDING = 4e-6
@@ -23,36 +26,39 @@ TRIED_SHAPES = ((8, 576, 1536), (200, 1536, 576), (512, 512, 512), (37, 64, 129)
 """Rows, inner, columns: short and long, and none that fits a kernel's blocks."""
 
 
-@cache
-def choose_products() -> Literal["oneDNN", "torch"]:
-    """Choose for the whole process. Any torch process may call it at any time; the numbers of a product move by its rounding at most."""
-    import torch
-
-    chooser: Any = torch.backends.mkldnn
-    if not (torch.backends.mkl.is_available() and chooser.is_available() and mkl_is_slow(CPU_INFO)):
-        return "torch"
-    before = chooser.matmul.fp32_precision
-    chooser.matmul.fp32_precision = "bf16"
-    if largest_error() < ROUNDING:
-        return "oneDNN"
-    chooser.matmul.fp32_precision = before
-    return "torch"
+@contextmanager
+def quick_products() -> Generator[None]:
+    """Within it oneDNN makes float32 products, where `is_quick()`. The setting is the process's: not for code of several threads."""
+    if not is_quick():
+        yield
+        return
+    with asked_of_onednn():
+        yield
 
 
 @contextmanager
-def plain_products() -> Generator[None]:
-    """Within it torch makes products as it does by itself. For small ones, which torch gives to oneDNN from a size on (4,096
-    multiplications, the whole batch counted): there the library, and so the rounding of a row, would depend on what else is in its batch.
-    """
+def asked_of_onednn() -> Generator[None]:
+    """Within it torch asks oneDNN for float32 products, however it would round them."""
     import torch
 
     chooser: Any = torch.backends.mkldnn
-    chosen = chooser.matmul.fp32_precision
-    chooser.matmul.fp32_precision = "none"
+    before = chooser.matmul.fp32_precision
+    chooser.matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        chooser.matmul.fp32_precision = chosen
+        chooser.matmul.fp32_precision = before
+
+
+@cache
+def is_quick() -> bool:
+    """Whether oneDNN's float32 products are worth asking for on this machine: MKL is slow here, and they are exact."""
+    import torch
+
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and mkl_is_slow(CPU_INFO)):
+        return False
+    with asked_of_onednn():
+        return largest_error() < ROUNDING
 
 
 def mkl_is_slow(cpu_info: Path) -> bool:

@@ -23,7 +23,6 @@ import numpy as np
 from campana.errors import ModelError
 from campana.models.folder import read_json, refuse_unsafe, weight_files
 from campana.models.load import Precision, load_tokenizer
-from campana.models.products import choose_products
 from campana.models.quiet import quiet
 from campana.reading.answer import Found, ReaderAnswer, answer_of
 from campana.reading.calibration import Calibration, calibration_from_dict
@@ -238,7 +237,6 @@ def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     import torch
     from transformers import AutoModelForQuestionAnswering
 
-    choose_products()
     refuse_unsafe(folder)
     weight_files(folder)
     with quiet():
