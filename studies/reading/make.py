@@ -1,8 +1,8 @@
-"""Split the reading data without a leak: python studies/reading/make.py ../shared/data [--small]
+"""Split the reading data without a leak: python studies/reading/make.py ../shared/data [--small] [--out DIR]
 
 Writes build/train.jsonl (half B of SQuAD 2.0's dev set, the articles that only 1.1 has, a part of its train set, and the pairs of
 UnAnsQ), build/held_out.jsonl (three articles of half B, for the threshold and the held-out loss) and build/test.jsonl (half A). With
---small: a sixtieth of them, for a trial.
+--small: a sixteenth of the questions, in build/small, for a trial (studies/reading-small.yaml). `--out`: another folder than build.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ HELD_OUT = ("Construction", "Prime_number", "Civil_disobedience")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="the folder that holds squad2 and squad2_unansq")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a sixteenth of the questions, into a folder `small`")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "build")
     options = parser.parse_args()
     squad, pairs = options.data / "squad2", options.data / "squad2_unansq"
     if not squad.is_dir():
@@ -44,8 +45,8 @@ def main() -> None:
     ]
     held_out = [example for example in dev if example.document in HELD_OUT]
     test = [example for example in dev if example.document in set(titles["cs224n_dev_titles"])]
-    folder = Path(__file__).parent / "build"
-    folder.mkdir(exist_ok=True)
+    folder = options.out / "small" if options.small else options.out
+    folder.mkdir(parents=True, exist_ok=True)
     for name, examples in {"train": distinct(training), "held_out": held_out, "test": test}.items():
         kept = [example for example in examples if not options.small or sampled(example)]
         print(f"{name}: {write_examples(folder / f'{name}.jsonl', kept):,} questions, {sum(not e.answerable for e in kept):,} unanswerable")
@@ -60,7 +61,7 @@ def distinct(examples: Iterable[Example]) -> list[Example]:
 def sampled(example: Example) -> bool:
     """Whether a question is in the small data: by its pair, so that pairs stay whole."""
     name = min(example.id, example.pair_id or example.id)
-    return hashlib.sha256(name.encode()).digest()[0] < 4
+    return hashlib.sha256(name.encode()).digest()[0] < 16
 
 
 if __name__ == "__main__":
