@@ -5,8 +5,9 @@
 
 Prompts are the questions of a suite; answers end where the model ends them, so their lengths are uneven. Batches of `generate` are sorted
 by prompt length, which favours it. `--lora`: the model with a random adapter of rank 16 on all linear layers, merged before all
-systems answer, as in `generate` stages. `--ctranslate2`: that engine beside them, with the same weights in the named types (it is
-installed into the cache). Systems alternate within a round; figures are medians. Tokens are those made, end tokens included, and the same
+systems answer, as in `generate` stages. `--ctranslate2`: that engine beside those of the first precision, with the same weights in the
+named types (it is installed into the cache). "packed, torch's products": `packed` in fp32 without those of oneDNN, where it asks for them.
+Systems alternate within a round; figures are medians. Tokens are those made, end tokens included, and the same
 for all systems up to ties. `cpu_seconds_per_token` is process time over all threads: it stays comparable when other work shares the
 machine, as wall-clock figures do not. The last line of output is one JSON object.
 """
@@ -20,8 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -29,8 +32,10 @@ from generation_ctranslate2 import PIN, Rival
 
 from campana.data.suites import choose_items, read_suite
 from campana.data.templates import load_template
+from campana.generation import lean
 from campana.generation.engine import Completion, Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
+from campana.generation.products import is_quick
 from campana.models.bring import bring_in
 from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
@@ -102,6 +107,10 @@ def _compared(
         f"generate/{size}": lambda size=size: _generate(model, requests, size, arguments.new, stop_ids) for size in arguments.batches
     }
     systems |= {name: lambda rival=rival: rival.answers(requests, arguments.new, stop_ids) for name, rival in rivals.items()}
+    if model.dtype == torch.float32 and is_quick():
+        systems["packed, torch's products"] = patch.object(lean, "quick_products", nullcontext)(
+            lambda: _packed(model, requests, arguments.new, stop_ids)
+        )
     systems["packed"] = lambda: _packed(model, requests, arguments.new, stop_ids)
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     answers: dict[str, Answers] = {}

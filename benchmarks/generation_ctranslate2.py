@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from campana.generation.engine import Request
+from campana.models.load import load_tokenizer
 
 PIN = "ctranslate2==4.8.5"
 ROWS = 32
-"""Prompts of a batch; 16 to 64 were equal."""
+"""Prompts of a batch."""
 
 
 class Rival:
@@ -29,9 +30,7 @@ class Rival:
 
     def __init__(self, model_dir: Path, cache_dir: Path, kind: str, threads: int) -> None:
         module = _module(cache_dir)
-        from transformers import AutoTokenizer
-
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(model_dir), local_files_only=True)
+        self.tokenizer: Any = load_tokenizer(model_dir)
         with tempfile.TemporaryDirectory() as folder:
             converter: Any = importlib.import_module("ctranslate2.converters").TransformersConverter(str(model_dir))
             converter.convert(folder, quantization=kind, force=True)
@@ -54,8 +53,9 @@ class Rival:
 
 def _module(cache_dir: Path) -> Any:
     folder = cache_dir / "benchmarks" / PIN.replace("==", "-")
-    if not folder.is_dir():
+    if not (folder / "ctranslate2").is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PIN]
         subprocess.run(command, check=True, stdout=sys.stderr)
-    sys.path.insert(0, str(folder))
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     return importlib.import_module("ctranslate2")

@@ -2,7 +2,7 @@
 
     python benchmarks/tuning.py                                              # everything: a few hours on two cores
     python benchmarks/tuning.py --works smollm2/full/chat --rounds 1         # one piece
-    python benchmarks/tuning.py --works smollm2/full/chat --factor 8         # the same rows and more: eight times the steps
+    python benchmarks/tuning.py --works smollm2/full/chat --factor 8         # eight times the steps, on more rows of the kind
     python benchmarks/tuning.py --growth                                     # campana alone: rows 1k to 25k, lengths 128 to 4,096: an hour
 
 Every run is a process of its own, in its system's own environment (`tuning_peers.py` makes them). Systems alternate within a round. A run

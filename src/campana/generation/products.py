@@ -3,7 +3,7 @@
     with quick_products():
         out = torch.mm(weight, x)      # as everywhere else where oneDNN would be no faster, or less exact
 
-torch gives float32 products to MKL, which uses half of what AMD cores with AVX-512 have: oneDNN is 1.1 (Zen 4) to 2.3 (Zen 5) times as fast
+torch gives float32 products to MKL, which on AMD cores with AVX-512 reaches 0.4 (Zen 5) to 0.9 (Zen 4) of oneDNN's rate
 (benchmarks/NOTES.md, Products). torch asks oneDNN only where it may round to bf16 on the way, so that is what is asked for. Cores without
 matrix tiles (AMX) have nothing that would round: the products stay float32, which is not believed but tried before it is used.
 
@@ -71,16 +71,17 @@ def mkl_is_slow(cpu_info: Path) -> bool:
 
 
 def largest_error() -> float:
-    """The largest error of the tried float32 products, plain and in batches, against float64; as a share of the largest number."""
+    """The largest error of float32 products in the forms of the engine's layers, against float64; as a share of the largest number."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for rows, inner, columns in TRIED_SHAPES:
-        left_RI = torch.randn(rows, inner, generator=generator)
-        right_CI = torch.randn(columns, inner, generator=generator)
-        exact_RC = left_RI.double() @ right_CI.double().T
-        batches_BRC = torch.bmm(left_RI.expand(2, -1, -1), right_CI.T.expand(2, -1, -1))
-        for found in (torch.nn.functional.linear(left_RI, right_CI), left_RI @ right_CI.T, *batches_BRC):
-            worst = max(worst, float((found - exact_RC).abs().max() / exact_RC.abs().max()))
+        x_RI = torch.randn(rows, inner, generator=generator)
+        weight_CI = torch.randn(columns, inner, generator=generator)
+        bias_C1 = torch.randn(columns, 1, generator=generator)
+        exact_CR = weight_CI.double() @ x_RI.double().T
+        scale = float(exact_CR.abs().max())
+        for found, exact in ((torch.mm(weight_CI, x_RI.t()), exact_CR), (torch.addmm(bias_C1, weight_CI, x_RI.t()), exact_CR + bias_C1)):
+            worst = max(worst, float((found - exact).abs().max()) / scale)
     return worst
