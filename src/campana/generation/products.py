@@ -17,7 +17,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from campana.models.onednn import asked_of_onednn
 
 CPU_INFO = Path("/proc/cpuinfo")
 ROUNDING = 4e-6
@@ -34,20 +35,6 @@ def quick_products() -> Generator[None]:
         return
     with asked_of_onednn():
         yield
-
-
-@contextmanager
-def asked_of_onednn() -> Generator[None]:
-    """Within it torch asks oneDNN for float32 products, however it would round them."""
-    import torch
-
-    chooser: Any = torch.backends.mkldnn
-    before = chooser.matmul.fp32_precision
-    chooser.matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        chooser.matmul.fp32_precision = before
 
 
 @cache

@@ -1,6 +1,6 @@
 """Attention over a pack: every sample attends to itself only, causally. Registered with transformers as `campana_segments`.
 
-Owns: the CPU form (segments of like length in one fused call, its gradient written out), the plain form for soft-caps,
+Owns: the CPU form (segments of like length in one call, its gradient written out), the plain form for soft-caps,
 and the CUDA form (torch's variable-length flash attention). Grouped queries and sliding windows are exact in all.
 Refuses, by name: attention dropout, sinks, position biases, and layers whose pattern it does not know.
 
@@ -21,15 +21,16 @@ import torch
 from torch import Tensor
 
 from campana.errors import ModelError
+from campana.tuning import blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from campana.tuning.segments import Group, Segments
 
 NAME = "campana_segments"
 KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Layer types whose pattern `attend` computes; others (chunked, linear, recurrent) mix samples of a pack or need their own mask."""
-SHORT = 256
-"""Up to this length the fused CPU kernel is quicker in fp32 than in bf16, its backward pass three times at 45 (benchmarks/NOTES.md)."""
 REFUSED = ("s_aux", "position_bias", "head_mask", "cache", "indexer_topk", "block_mask")
 """Keyword arguments that would change the result and that this attention does not compute."""
 
@@ -57,11 +58,14 @@ class Pattern:
     """A query sees this many keys, its own included; None: all before it."""
     softcap: float | None = None
 
+    def window_in(self, group: Group) -> int | None:
+        """The window where it matters in this group."""
+        return None if self.window is None or self.window >= group.longest else self.window
+
     def mask(self, group: Group, like: Tensor) -> Tensor | None:
         """Additive (L, L) where the window matters in this group: 0 where 0 <= query - key < window, else -inf."""
-        if self.window is None or self.window >= group.longest:
-            return None
-        return _band(group.longest, self.window, like)
+        window = self.window_in(group)
+        return None if window is None else _band(group.longest, window, like)
 
 
 def attend(
@@ -106,7 +110,7 @@ def attend(
 
 
 class SegmentAttention(torch.autograd.Function):
-    """Causal attention within segments by torch's fused kernel, one call a group of segments.
+    """Causal attention within segments, one call a group of segments: bf16 in blocks of our own, other types by torch's fused kernel.
 
     Written out, because autograd's own gradient of slicing a pack would write a zero tensor of the whole pack for every slice.
     """
@@ -117,21 +121,10 @@ class SegmentAttention(torch.autograd.Function):
         out_THD = q_THD.new_empty(q_THD.shape)
         saved: list[Tensor] = []
         for group in pattern.segments.groups:
-            q, k, v = (_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD))
-            wide = _arithmetic(q, group)
-            mask = pattern.mask(group, q)
-            out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q.to(wide),
-                k.to(wide),
-                v.to(wide),
-                0.0,
-                mask is None,
-                attn_mask=None if mask is None else mask.to(wide),
-                scale=pattern.scale,
-            )
-            out = out.to(q.dtype)
+            rectangles = [_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD)]
+            out, kept = _forward_of(rectangles, pattern, group)
             _scatter(out_THD, out, group)
-            saved += [q, k, v, out, logsumexp]
+            saved += [*rectangles, *kept]
         ctx.save_for_backward(*saved)
         ctx.pattern = pattern
         return out_THD
@@ -142,23 +135,34 @@ class SegmentAttention(torch.autograd.Function):
         (grad_THD,) = grads
         saved: tuple[Tensor, ...] = ctx.saved_tensors
         pattern: Pattern = ctx.pattern
+        groups = pattern.segments.groups
+        each = len(saved) // len(groups)
         grad_qkv = [grad_THD.new_empty(pattern.segments.num_tokens, x.shape[1], x.shape[3]) for x in saved[:3]]
-        for index, group in enumerate(pattern.segments.groups):
-            *tensors, logsumexp = saved[5 * index : 5 * index + 5]
-            wide = _arithmetic(tensors[0], group)
-            grad, q, k, v, out = (x.to(wide) for x in (_rectangle_of_gradient(grad_THD, group), *tensors))
-            mask = pattern.mask(group, q)
-            parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad, q, k, v, out, logsumexp, 0.0, mask is None, attn_mask=mask, scale=pattern.scale
-            )
+        for index, group in enumerate(groups):
+            grad = _rectangle_of_gradient(grad_THD, group)
+            parts = _backward_of(grad, saved[each * index : each * (index + 1)], pattern, group)
             for total_THD, part in zip(grad_qkv, parts, strict=True):
-                _scatter(total_THD, part.to(total_THD.dtype), group)
+                _scatter(total_THD, part, group)
         return (*grad_qkv, None)
 
 
-def _arithmetic(like: Tensor, group: Group) -> torch.dtype:
-    """What the kernel computes a group in: fp32 for short segments of a narrower type, else the type that they have."""
-    return torch.float32 if like.dtype == torch.bfloat16 and group.longest <= SHORT else like.dtype
+def _forward_of(rectangles: Sequence[Tensor], pattern: Pattern, group: Group) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """(B, H, L, D) of a group, and what its backward pass needs beside the inputs."""
+    q, k, v = rectangles
+    if q.dtype == torch.bfloat16:
+        return blocks.forward(q, k, v, scale=pattern.scale, window=pattern.window_in(group)), ()
+    mask = pattern.mask(group, q)
+    kept = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
+    return kept[0], kept
+
+
+def _backward_of(grad: Tensor, saved: Sequence[Tensor], pattern: Pattern, group: Group) -> tuple[Tensor, ...]:
+    q, k, v, *kept = saved
+    if q.dtype == torch.bfloat16:
+        return blocks.backward(grad, q, k, v, scale=pattern.scale, window=pattern.window_in(group))
+    mask = pattern.mask(group, q)
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return fused(grad, q, k, v, *kept, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
 
 
 def _is_sliding(module: torch.nn.Module) -> bool:
