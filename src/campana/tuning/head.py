@@ -1,13 +1,13 @@
-"""The output layer where it counts: cross-entropy at supervised positions, in chunks, its gradient made in the forward pass.
+"""The output layer where it counts: cross-entropy at supervised positions, in blocks, its gradient made in the forward pass.
 
-No float matrix of (tokens x vocabulary) ever exists: one chunk's logits become its loss and its gradients and are dropped.
+No float matrix of (tokens x vocabulary) ever exists: one block's logits become its loss and its gradients and are dropped.
 Owns both forms: a plain linear layer (tied or not) by hand, and any other layer (LoRA or DoRA on the head, dropout) through
-autograd, a chunk at a time. Knows the two ways in which models bend their logits: a scale and a soft-cap.
+autograd, a block at a time. Knows the two ways in which models bend their logits: a scale and a soft-cap.
 
     head = OutputLayer.of(causal_model)
     loss = head.loss(hidden_ND, targets_N, weight=1 / num_supervised)   # sum over N of the cross-entropy, times weight
 
-Shapes: N supervised positions, C of them in a chunk, D hidden size, V vocabulary.
+Shapes: N supervised positions, B of them in a block, C of these in a chunk, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ from campana.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_ELEMENTS = 1 << 24
-"""Most logits that exist at once: 64 MB in fp32 (benchmarks/NOTES.md, Tuning)."""
+BLOCK_BYTES = 1 << 27
+"""Of the logits that exist at once, in the type of the products; twice that where the weight learns, since each block's gradient is
+added to all of it (benchmarks/NOTES.md, Tuning)."""
+CHUNK_ELEMENTS = 1 << 23
+"""Logits of a block that are wide at once while they become their gradient: 32 MB in fp32."""
+SLICE_ELEMENTS = 1 << 23
+"""Numbers of the weight's gradient that are added to it at once, where they come in a narrower type."""
 DIVIDED = ("logits_scaling",)
 MULTIPLIED = ("logit_scale", "lm_head_multiplier")
 """Names of config fields by which models divide (Granite) or multiply (Cohere, Falcon H1) their logits."""
@@ -70,10 +75,10 @@ class OutputLayer:
         learning = tuple(p for p in layer.parameters() if p.requires_grad)
         return cast("Tensor", LayerCrossEntropy.apply(hidden_ND, targets_N, weight, self, *learning))
 
-    def chunk(self) -> int:
-        """Positions whose logits exist at once."""
+    def blocks(self, count: int, compute: torch.dtype, *, learns: bool) -> list[slice]:
+        """Positions whose logits exist at once, of `count`."""
         vocabulary: Any = getattr(self.layer, "out_features", None) or getattr(self.layer, "weight").shape[0]  # noqa: B009 (a plain module's attribute)
-        return max(16, CHUNK_ELEMENTS // int(vocabulary))
+        return _slices(count, (2 if learns else 1) * BLOCK_BYTES // (int(vocabulary) * compute.itemsize))
 
     def _bend(self, logits: Tensor) -> Tensor:
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
@@ -82,14 +87,39 @@ class OutputLayer:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
-def _cross_entropy_(logits_CV: Tensor, targets_C: Tensor) -> Tensor:
-    """The summed cross-entropy; `logits_CV` becomes its gradient, softmax minus one-hot, in place."""
-    rows = torch.arange(targets_C.numel(), device=logits_CV.device)
-    picked = logits_CV[rows, targets_C]
-    logsumexp = torch.logsumexp(logits_CV, dim=1, keepdim=True)
-    loss = (logsumexp.squeeze(1) - picked).sum()
-    logits_CV.sub_(logsumexp).exp_()
-    logits_CV[rows, targets_C] -= 1.0
+def _slices(count: int, size: int) -> list[slice]:
+    """0 to `count` in slices of even lengths of at most `size` (at least 16)."""
+    parts = max(1, -(-count // max(16, size)))
+    length = max(1, -(-count // parts))
+    return [slice(start, min(start + length, count)) for start in range(0, count, length)]
+
+
+def _cross_entropy_(logits_BV: Tensor, bias_V: Tensor | None, targets_B: Tensor, head: OutputLayer) -> Tensor:
+    """The summed cross-entropy; `logits_BV`, as they come from the product, become its gradient by head.scale times them, in place."""
+    total = logits_BV.new_zeros((), dtype=torch.float64)
+    for rows in _slices(targets_B.numel(), CHUNK_ELEMENTS // logits_BV.shape[1]):
+        total += _cross_entropy_of_chunk_(logits_BV[rows], bias_V, targets_B[rows], head)
+    return total
+
+
+def _cross_entropy_of_chunk_(logits_CV: Tensor, bias_V: Tensor | None, targets_C: Tensor, head: OutputLayer) -> Tensor:
+    place_C1 = targets_C.unsqueeze(1)
+    wide_CV = logits_CV.float() if logits_CV.dtype in (torch.bfloat16, torch.float16) else logits_CV
+    if bias_V is not None:
+        wide_CV += bias_V
+    if head.scale != 1.0:
+        wide_CV *= head.scale
+    slope_CV = None
+    if head.softcap is not None:
+        wide_CV.div_(head.softcap).tanh_()
+        slope_CV = 1.0 - wide_CV.square()  # d softcap(z) / dz
+        wide_CV *= head.softcap
+    found_CV = torch.softmax(wide_CV, dim=1)
+    # the logarithm of softmax's denominator, from the largest logit and what became of it: torch.logsumexp takes much longer
+    logsumexp_C1 = wide_CV.amax(1, keepdim=True) - found_CV.amax(1, keepdim=True).log_()
+    loss = (logsumexp_C1 - wide_CV.gather(1, place_C1)).sum()
+    found_CV.scatter_add_(1, place_C1, found_CV.new_full(place_C1.shape, -1.0))
+    logits_CV.copy_(found_CV if slope_CV is None else found_CV.mul_(slope_CV))
     return loss
 
 
@@ -108,38 +138,18 @@ class LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.zeros_like(weight_VD) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
-        for start in range(0, targets_N.numel(), head.chunk()):
-            stop = min(start + head.chunk(), targets_N.numel())
-            hidden_CD = hidden_ND[start:stop].to(compute)
-            logits_CV = hidden_CD @ matrix_VD.t()
-            if logits_CV.dtype in (torch.bfloat16, torch.float16):
-                logits_CV = logits_CV.float()
-            if bias_V is not None:
-                logits_CV += bias_V
-            if head.scale != 1.0:
-                logits_CV *= head.scale
-            slope_CV = None
-            if head.softcap is not None:
-                logits_CV.div_(head.softcap).tanh_()
-                slope_CV = 1.0 - logits_CV.square() if any(ctx.needs_input_grad) else None  # d softcap(z) / dz
-                logits_CV *= head.softcap
-            total += _cross_entropy_(logits_CV, targets_N[start:stop])
-            if not any(ctx.needs_input_grad):
-                continue
-            if slope_CV is not None:
-                logits_CV *= slope_CV
-            grad_CV = logits_CV.mul_(weight * head.scale)
+        factor = weight * head.scale
+        for rows in head.blocks(targets_N.numel(), compute, learns=needs_weight):
+            hidden_BD = hidden_ND[rows].to(compute)
+            grad_BV = hidden_BD @ matrix_VD.t()
+            total += _cross_entropy_(grad_BV, bias_V, targets_N[rows], head)
             if grad_bias is not None:
-                grad_bias += grad_CV.sum(0)
-            grad_CV = grad_CV.to(compute)
+                grad_bias.add_(grad_BV.sum(0, dtype=grad_bias.dtype), alpha=factor)
             if grad_hidden is not None:
-                grad_hidden[start:stop] = grad_CV @ matrix_VD
-            if grad_weight is None:
-                continue
-            if grad_weight.dtype == compute:
-                grad_weight.addmm_(grad_CV.t(), hidden_CD)
-            else:
-                grad_weight += grad_CV.t() @ hidden_CD
+                grad_hidden[rows] = (grad_BV @ matrix_VD).mul_(factor)
+            if grad_weight is not None:
+                _add_product_(grad_weight, grad_BV.t(), hidden_BD, factor)
+            del grad_BV  # before the next block's are made
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
         return (total * weight).to(torch.float64 if weight_VD.dtype == torch.float64 else torch.float32)
 
@@ -147,6 +157,15 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """What the forward pass made, times the incoming gradient where that is not one."""
         return (*_handed_out(ctx, grads[0]), None, None, None)
+
+
+def _add_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: float) -> None:
+    """total += factor * (left @ right), in place."""
+    if total_VD.dtype == left_VB.dtype:
+        total_VD.addmm_(left_VB, right_BD, alpha=factor)
+        return
+    for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
+        total_VD[rows].add_(left_VB[rows] @ right_BD, alpha=factor)
 
 
 class LayerCrossEntropy(torch.autograd.Function):
@@ -160,18 +179,17 @@ class LayerCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_learning = [torch.zeros_like(p) for p in learning]
         wanted = any(ctx.needs_input_grad)
-        for start in range(0, targets_N.numel(), head.chunk()):
-            stop = min(start + head.chunk(), targets_N.numel())
+        for rows in head.blocks(targets_N.numel(), torch.float32, learns=False):
             with torch.set_grad_enabled(wanted):
-                hidden_CD = hidden_ND[start:stop].detach().requires_grad_(wanted)
-                loss = nn.functional.cross_entropy(head.logits(hidden_CD), targets_N[start:stop], reduction="sum")
+                hidden_BD = hidden_ND[rows].detach().requires_grad_(wanted)
+                loss = nn.functional.cross_entropy(head.logits(hidden_BD), targets_N[rows], reduction="sum")
                 weighted = loss * weight
             total += loss.detach()
             if not wanted:
                 continue
-            found: Any = torch.autograd.grad(weighted, [hidden_CD, *learning], allow_unused=True)  # None where unused
+            found: Any = torch.autograd.grad(weighted, [hidden_BD, *learning], allow_unused=True)  # None where unused
             if grad_hidden is not None and found[0] is not None:
-                grad_hidden[start:stop] = found[0]
+                grad_hidden[rows] = found[0]
             for whole, part in zip(grad_learning, found[1:], strict=True):
                 if part is not None:
                     whole.add_(part)
@@ -187,5 +205,8 @@ class LayerCrossEntropy(torch.autograd.Function):
 
 def _handed_out(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     made: tuple[Tensor | None, ...] = ctx.grads
+    if not made:
+        raise RuntimeError("the gradients of this loss were handed out already: compute it again for another backward pass")
+    ctx.grads = ()  # nothing else holds them now, so autograd adds a tied embedding's gradient in place
     factor = grad.item()
     return made if factor == 1.0 else tuple(None if g is None else g * factor for g in made)
