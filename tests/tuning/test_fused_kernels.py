@@ -113,6 +113,29 @@ def test_a_norm_that_multiplies_by_one_more_than_its_weight_is_fused() -> None:
     torch.testing.assert_close(model[0].weight.grad, plain.weight.grad)
 
 
+def test_a_norm_that_rounds_last_is_fused_for_bf16_too_and_keeps_no_wide_copy() -> None:
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+
+    plain, model = Gemma3RMSNorm(64), nn.Sequential(Gemma3RMSNorm(64))
+    assert fuse(model, torch.bfloat16) == {"RmsNorm": 1}
+    kept: list[torch.Tensor] = []
+
+    def keep(saved: torch.Tensor) -> torch.Tensor:
+        kept.append(saved)
+        return saved
+
+    x = [tensor(5, 64).detach().bfloat16().requires_grad_() for _ in range(2)]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+        found = model(x[0])
+    expected = plain(x[1])
+    assert found.dtype == torch.bfloat16
+    assert {saved.dtype for saved in kept if saved.numel() == 5 * 64} == {torch.bfloat16}
+    torch.testing.assert_close(found, expected)
+    for out in (found, expected):
+        out.float().square().sum().backward()
+    torch.testing.assert_close(x[0].grad, x[1].grad)
+
+
 def test_a_norm_hands_on_the_type_of_the_next_product() -> None:
     x = torch.linspace(-2, 3, 40).sin().view(5, 8).requires_grad_()
     narrow = RmsNorm.apply(x, torch.ones(8), 1e-6, torch.bfloat16)

@@ -42,11 +42,29 @@ def base_of(model: Any) -> PreTrainedModel:
     return inner() if inner is not None else model
 
 
-def _lower_frozen(decoder: torch.nn.Module, compute: torch.dtype) -> None:
-    """Store frozen matrices in the type they are multiplied in: half the memory, and no cast in every pass. What learns stays fp32."""
-    for module in decoder.modules():
-        if type(module) is torch.nn.Linear and not module.weight.requires_grad:
-            module.weight.data = module.weight.data.to(compute)
+def _lower_frozen(model: PreTrainedModel, compute: torch.dtype) -> None:
+    """Store frozen matrices in the type they are multiplied in: half the memory, and no cast in every pass. What learns stays fp32.
+
+    Other frozen weights are copied: one that lies in the mapped file of the model would keep all of it in memory.
+    """
+    parts, output = list(model.get_decoder().modules()), model.get_output_embeddings()
+    matrices = [module for module in parts if type(module) is torch.nn.Linear]
+    embeddings = [module for module in parts if isinstance(module, torch.nn.Embedding)]
+    if type(output) is torch.nn.Linear:  # else it has an adapter, which would meet two types
+        matrices += [output, *(embeddings if len(embeddings) == 1 else ())]  # several look tokens or positions up in their own ways
+    narrow = {module.weight for module in matrices}
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.to(compute if weight in narrow else weight.dtype, copy=True)
+
+
+def _inputs(decoder: Any, ids_T: Tensor) -> dict[str, Tensor]:
+    """The decoder's keyword argument for the ids. An embedding that is stored narrower is looked up here, in fp32: no sum is narrowed."""
+    embedding = decoder.get_input_embeddings()
+    if not isinstance(embedding, torch.nn.Embedding) or embedding.weight.dtype == torch.float32:
+        return {"input_ids": ids_T[None]}
+    rows = {"weight": embedding.weight[ids_T].float()}  # the layer itself is called, for some scale what they look up
+    return {"inputs_embeds": torch.func.functional_call(embedding, rows, (torch.arange(len(ids_T), device=ids_T.device),))[None]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +86,7 @@ class Network:
         base = base_of(model)
         compute = compute_type(precision)
         if compute != torch.float32:
-            _lower_frozen(base.get_decoder(), compute)
+            _lower_frozen(base, compute)
         whole = attention.supports(base.config)
         if whole:
             attention.register()
@@ -84,7 +102,8 @@ class Network:
         """The last hidden states at the predicting positions, (N, D)."""
         extra: dict[str, Any] = {"segments": pack.segments} if self.whole_packs else {}
         with self._arithmetic():
-            outputs = self.decoder(input_ids=pack.ids[None], position_ids=pack.positions[None], use_cache=False, **extra)
+            given = _inputs(self.decoder, pack.ids)
+            outputs = self.decoder(**given, position_ids=pack.positions[None], use_cache=False, **extra)
         return outputs.last_hidden_state[0].index_select(0, pack.predicting)
 
     def loss(self, pack: Pack, weight: float) -> Tensor:

@@ -14,24 +14,26 @@ from torch import Tensor
 
 
 class RmsNorm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension. Keeps x and one number a row; plain autograd keeps x twice.
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension. Keeps x and one number a row; plain autograd keeps x twice, in fp32.
 
-    x and the arithmetic are fp32; the result is of the type that the next matrix product takes, so that it is rounded once for all of them.
+    The arithmetic is fp32 whatever x is; the result is of the type that the next matrix product takes, so that it is rounded once for
+    all of them.
     """
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float, result: torch.dtype) -> Tensor:
         """(..., D) -> (..., D) in `result`."""
-        norm_T1 = torch.linalg.vector_norm(x_TD, dim=-1, keepdim=True)
+        wide_TD = x_TD.to(torch.promote_types(x_TD.dtype, torch.float32))
+        norm_T1 = torch.linalg.vector_norm(wide_TD, dim=-1, keepdim=True)
         inverse_T1 = norm_T1.square_().div_(x_TD.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x_TD, inverse_T1, weight_D)
-        return torch.mul(x_TD, inverse_T1).mul_(weight_D).to(result)
+        return torch.mul(wide_TD, inverse_T1).mul_(weight_D).to(result)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x and of the weight, where it learns."""
-        (grad_TD,) = grads
+        """Gradients of x, in its type, and of the weight, where it learns."""
         x_TD, inverse_T1, weight_D = ctx.saved_tensors
+        grad_TD = grads[0]
         unit_TD = x_TD * inverse_T1
         product_TD = grad_TD * unit_TD
         grad_weight = product_TD.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
@@ -39,7 +41,7 @@ class RmsNorm(torch.autograd.Function):
             return None, grad_weight, None, None
         mean_T1 = torch.matmul(product_TD, weight_D).div_(x_TD.shape[-1]).unsqueeze(-1)
         grad_x = torch.mul(grad_TD, weight_D).addcmul_(unit_TD, mean_T1, value=-1.0).mul_(inverse_T1)
-        return grad_x, grad_weight, None, None
+        return grad_x.to(x_TD.dtype), grad_weight, None, None
 
 
 class SwiGlu(torch.autograd.Function):

@@ -31,7 +31,7 @@ def fuse(model: nn.Module, compute: torch.dtype) -> Counter[str]:
             ("LoraLinear", _lora(module, compute)),
         )
         for name, candidate in candidates:
-            if candidate is not None and _agrees(module, candidate):
+            if candidate is not None and all(_agrees(module, candidate, dtype) for dtype in _types(name, compute)):
                 module.forward = candidate
                 done[name] += 1
                 break
@@ -48,10 +48,12 @@ def _norm(module: Any, offset: float, compute: torch.dtype) -> Forward | None:
         return None
 
     def forward(hidden_states: Tensor) -> Tensor:
-        if hidden_states.dtype != torch.float32:  # the original rounds in between: keep its rounding
+        wide = hidden_states.dtype == torch.float32
+        if not wide and not offset:  # the original rounds before it multiplies by the weight: keep its rounding
             return type(module).forward(module, hidden_states)
         weight = module.weight + offset if offset else module.weight
-        return RmsNorm.apply(hidden_states, weight, eps, compute)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
+        result = compute if wide else hidden_states.dtype
+        return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
 
     return forward
 
@@ -87,13 +89,18 @@ def _lora(module: Any, compute: torch.dtype) -> Forward | None:
     return forward
 
 
-def _agrees(module: nn.Module, candidate: Forward) -> bool:
-    """Whether both compute the same of a few numbers, to within the rounding of the candidate's result."""
+def _types(name: str, compute: torch.dtype) -> tuple[torch.dtype, ...]:
+    """What a candidate is compared on: norms meet sums, which are fp32, and results of products."""
+    return (torch.float32, compute) if name == "RmsNorm" and compute != torch.float32 else (torch.float32,)
+
+
+def _agrees(module: nn.Module, candidate: Forward, dtype: torch.dtype) -> bool:
+    """Whether both compute the same of a few numbers of a type, to within the rounding of the candidate's result."""
     width = next((p.shape[-1] for p in module.parameters()), 0)
     device = next(module.parameters()).device
     if device.type == "meta":
         return False
-    x = torch.linspace(-2.0, 3.0, 3 * width, device=device).reshape(1, 3, width).sin()
+    x = torch.linspace(-2.0, 3.0, 3 * width, device=device).reshape(1, 3, width).sin().to(dtype)
     with torch.no_grad():
         expected, found = module(x), candidate(x)
     rtol = 1e-4 if found.dtype == torch.float32 else torch.finfo(found.dtype).eps
