@@ -153,7 +153,17 @@ def test_costs_grow_with_the_work(shape: Shape, method: Any, num_tokens: int, nu
         assert generation_memory_bytes(larger, 4, num_tokens) > generation_memory_bytes(shape, 4, num_tokens)
         assert disk_bytes(larger) > disk_bytes(shape)
     assert training_memory_bytes(shape, method, num_tokens + 1) > memory
-    assert training_memory_bytes(shape, method, num_tokens, num_logits=0) < memory
+
+
+@pytest.mark.parametrize(("method", "block"), [(Full(), 1 << 28), (Lora(), 1 << 27)])
+def test_logits_take_memory_up_to_a_block(make_llama: Callable[..., Any], method: Any, block: int) -> None:
+    shape = replace(Shape.from_config(make_llama().config.to_dict()), vocab_size=49152)
+    more = training_memory_bytes(shape, method, 40_000) - training_memory_bytes(shape, method, 20_000)
+    assert more == 20_000 * activation_bytes_per_token(shape, method)
+    few = training_memory_bytes(shape, method, 10) - training_memory_bytes(shape, method, 0)
+    assert few == 10 * (activation_bytes_per_token(shape, method) + 4 * shape.vocab_size)
+    whole = training_memory_bytes(shape, method, 40_000) - training_memory_bytes(shape, method, 0)
+    assert whole == 40_000 * activation_bytes_per_token(shape, method) + block
 
 
 @settings(deadline=None, max_examples=60)

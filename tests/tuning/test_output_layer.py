@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from campana.models import cost
 from campana.tuning import head as head_module
 from campana.tuning.head import OutputLayer
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_module, "BLOCK_BYTES", 20 * 37 * 4)
+    monkeypatch.setattr(cost, "LOGIT_BLOCK_BYTES", 20 * 37 * 4)
     monkeypatch.setattr(head_module, "CHUNK_ELEMENTS", 16 * 37)
     monkeypatch.setattr(head_module, "SLICE_ELEMENTS", 20 * 8)
 

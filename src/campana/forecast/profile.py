@@ -30,8 +30,6 @@ from campana.models.shape import Shape, num_parameters
 
 ROW_QUANTUM = 32
 """Rows of the packed engine's passes are padded to a multiple of this (`generation.lean`)."""
-CHUNK_ROWS = 0
-"""Logits are never held for a whole pack: the trainer's output layer works in chunks, whose size is in the measured offset."""
 
 
 class _Coefficients:
@@ -154,9 +152,8 @@ def place_bytes(shape: Shape, each: int) -> int:
 
 
 def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
-    """Weights, gradients, optimiser state and kept activations."""
-    frozen = BYTES[precision]
-    return training_memory_bytes(shape, method, max_tokens, num_logits=CHUNK_ROWS, precision=precision, frozen_bytes=frozen)
+    """Weights, gradients, optimiser state, kept activations and a block of logits."""
+    return training_memory_bytes(shape, method, max_tokens, precision=precision, frozen_bytes=BYTES[precision])
 
 
 def counted_answering_bytes(call: AnsweringPasses, shape: Shape, each: int) -> int:

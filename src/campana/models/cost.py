@@ -145,6 +145,10 @@ def generation_flops(shape: Shape, lengths: Iterable[tuple[int, int]], adapter: 
     return total
 
 
+LOGIT_BLOCK_BYTES = 1 << 27
+"""Few large products are quicker than many (benchmarks/NOTES.md, Tuning); more than this would be felt in the peak."""
+
+
 def activation_bytes_per_token(shape: Shape, method: MethodLike, *, activation_bytes: int = 4) -> int:
     """What the forward pass keeps of one token for the backward pass, all layers, with transformers' own modules and fused attention.
 
@@ -170,7 +174,6 @@ def training_memory_bytes(
     method: MethodLike,
     micro_batch_tokens: int,
     *,
-    num_logits: int | None = None,
     precision: Precision = "fp32",
     frozen_bytes: int = 4,
     state_bytes: int = 8,
@@ -179,8 +182,7 @@ def training_memory_bytes(
 
     weights: 4 a parameter that learns, `frozen_bytes` a frozen one, and 2 more a matrix element for the bf16 copies of `bf16`;
     gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning parameter;
-    activations: `activation_bytes_per_token` x tokens of a micro batch; logits: 3 fp32 copies (logits, log-probabilities, gradient) of
-    `num_logits` rows of the vocabulary at once (None: every token of the micro batch; fewer where the loss is computed in chunks).
+    activations: `activation_bytes_per_token` x tokens of a micro batch; logits: `logits_bytes`.
     """
     total, learning = num_parameters(shape), num_trainable(shape, method)
     frozen = 0 if factors_of(method) is None else total
@@ -188,8 +190,13 @@ def training_memory_bytes(
     copies = total * 2 if precision == "bf16" and (frozen == 0 or frozen_bytes != 2) else 0
     weights = learning * 4 + frozen * frozen_bytes + copies
     activations = micro_batch_tokens * activation_bytes_per_token(shape, method, activation_bytes=compute)
-    logits = 3 * 4 * shape.vocab_size * (micro_batch_tokens if num_logits is None else num_logits)
+    logits = min(micro_batch_tokens * shape.vocab_size * compute, logits_bytes(learns=frozen == 0))
     return weights + learning * (4 + state_bytes) + activations + logits
+
+
+def logits_bytes(*, learns: bool) -> int:
+    """Most bytes of logits that the trainer holds at once. A weight that learns is added to after each block: these are larger."""
+    return LOGIT_BLOCK_BYTES * (2 if learns else 1)
 
 
 def generation_memory_bytes(shape: Shape, num_sequences: int, max_length: int, *, precision: Precision = "fp32") -> int:

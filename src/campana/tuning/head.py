@@ -19,15 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from campana.errors import ModelError
+from campana.models.cost import logits_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BLOCK_BYTES = 1 << 27
-"""Of the logits that exist at once, in the type of the products; twice that where the weight learns, since each block's gradient is
-added to all of it (benchmarks/NOTES.md, Tuning)."""
 CHUNK_ELEMENTS = 1 << 23
-"""Logits of a block that are wide at once while they become their gradient: 32 MB in fp32."""
+"""Logits of a block that become their gradient at once: 32 MB in fp32."""
 SLICE_ELEMENTS = 1 << 23
 """Numbers of the weight's gradient that are added to it at once, where they come in a narrower type."""
 DIVIDED = ("logits_scaling",)
@@ -78,7 +76,7 @@ class OutputLayer:
     def blocks(self, count: int, compute: torch.dtype, *, learns: bool) -> list[slice]:
         """Positions whose logits exist at once, of `count`."""
         vocabulary: Any = getattr(self.layer, "out_features", None) or getattr(self.layer, "weight").shape[0]  # noqa: B009 (a plain module's attribute)
-        return _slices(count, (2 if learns else 1) * BLOCK_BYTES // (int(vocabulary) * compute.itemsize))
+        return _slices(count, logits_bytes(learns=learns) // (int(vocabulary) * compute.itemsize))
 
     def _bend(self, logits: Tensor) -> Tensor:
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
