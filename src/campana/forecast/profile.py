@@ -9,6 +9,7 @@ what the process holds beside weights, gradients, optimiser state, kept activati
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
@@ -84,7 +85,8 @@ class TuneProfile(_Coefficients):
     def largest_pack(self, limit_bytes: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
         """The most tokens of a pack whose peak stays within a limit; 0 or less: none does."""
         each = activation_bytes_per_token(shape, method, activation_bytes=BYTES[precision])
-        return int((limit_bytes - self.memory_bytes(0, shape, method, precision)) // each)
+        most = max(0, limit_bytes - self.memory_bytes(0, shape, method, precision)) // each  # logits come on top, up to a block
+        return bisect_right(range(most + 1), limit_bytes, key=lambda tokens: self.memory_bytes(tokens, shape, method, precision)) - 1
 
 
 @dataclass(frozen=True)
