@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,6 +36,7 @@ from campana.data.templates import load_template
 from campana.generation import lean
 from campana.generation.engine import Completion, Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
+from campana.generation.parity import parity
 from campana.generation.products import is_quick
 from campana.models.bring import bring_in
 from campana.models.cache import default_cache_dir
@@ -57,6 +59,9 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--lora", action="store_true", help="an adapter's arm: merged, then answered with")
     parser.add_argument("--ctranslate2", nargs="*", default=[], choices=["float32", "bfloat16", "int8"], help="its types; without --lora")
+    parser.add_argument(
+        "--parity", type=int, default=0, metavar="PROMPTS", help="compare so many answers with the model's plain forward, token by token"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     arguments = parser.parse_args()
@@ -77,6 +82,8 @@ def main() -> None:
             model = load_model(model_dir, tuned_dir, precision=precision)
             rivals = _rivals(model_dir, arguments.ctranslate2) if precision == arguments.precisions[0] else {}
             found[precision] = _compared(model, rivals, requests, template.stop_ids, arguments)
+            if arguments.parity:
+                found[precision]["parity"] = _parity(model, requests[: arguments.parity], arguments.new, template.stop_ids)
     told = {
         "schema": "campana.benchmark.generation/3",
         "model": arguments.model,
@@ -186,6 +193,11 @@ def _generate(model: Any, requests: list[Request], size: int, max_new: int, stop
 def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> Answers:
     found: list[Completion] = list(Packed.model_validate({}).complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases()))
     return {completion.id: completion.token_ids for completion in found}
+
+
+def _parity(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> dict[str, Any]:
+    found = parity(Packed.model_validate({}), model, requests, max_new_tokens=max_new, stop_ids=stop_ids)
+    return {"num_same": found.num_same, "largest_gap": found.largest_gap, "differences": [asdict(each) for each in found.differences]}
 
 
 def _summary(measured: dict[str, list[dict[str, Any]]], answers: dict[str, Answers]) -> dict[str, Any]:

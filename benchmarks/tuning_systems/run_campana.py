@@ -36,7 +36,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         optimizer=AdamW(beta2=0.999),
         max_grad_norm=1.0,
         precision=task["precision"],
-        seed=0,
+        seed=task["seed"],
         budget=1.0,
         export=task["save"],
         num_evaluations=1,

@@ -77,7 +77,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "seed": 0,
+        "seed": task["seed"],
         **task["options"],
     }
     if task["method"] == "lora":

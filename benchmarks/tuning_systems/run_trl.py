@@ -36,7 +36,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        seed=0,
+        seed=task["seed"],
         **task["options"],
     )
     lora = LoraConfig(task_type="CAUSAL_LM", r=task["rank"], lora_alpha=task["alpha"], lora_dropout=0.0, target_modules="all-linear")
