@@ -1,19 +1,57 @@
 """Settings of the process that measured as worth having. Nothing here moves a number of the result.
 
-keep_memory()
+memory = keep_memory()
+for step in steps:
+    ...
+    memory.after_step()
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 LARGEST_KEPT = 1 << 30
+GROWTH = 1.15
+"""Kept blocks are given back once the process holds so much more than it needed."""
+REST = 20
+"""Steps between two times: what is given back must be taken anew, page by page."""
 
 
-def keep_memory() -> None:
+@dataclass
+class KeptMemory:
+    """Freed blocks that the process keeps, and when it gives them back."""
+
+    libc: Any
+    """None where there is nothing to do."""
+    level: int = 0
+    """Resident bytes that steps are known to need."""
+    steps: int = 0
+    """Since blocks were given back."""
+
+    def after_step(self) -> None:
+        """Give all free blocks back where too many have gathered: tensors of ever other sizes leave holes that the next ones do not fit."""
+        if self.libc is None:
+            return
+        self.steps += 1
+        resident = resident_bytes()
+        if self.steps == 1:
+            self.level = max(self.level, resident)
+        elif resident > GROWTH * self.level:
+            if self.steps < REST:  # so soon: steps need it
+                self.level = resident
+            else:
+                self.libc.malloc_trim(0)
+                self.steps = 0
+
+
+def keep_memory() -> KeptMemory:
     """Ask glibc to keep freed blocks of up to 1 GB instead of giving them back to the kernel.
 
     Every step frees and takes the same large tensors; by default each is a fresh mapping whose pages fault in one by one: 300,000
@@ -23,3 +61,11 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        if hasattr(libc, "malloc_trim") and Path("/proc/self/statm").exists():
+            return KeptMemory(libc)
+    return KeptMemory(None)
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

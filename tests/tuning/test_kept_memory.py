@@ -1,0 +1,64 @@
+"""Freed memory is kept while steps need it, and given back once more has gathered than they do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from campana.tuning import machine
+from campana.tuning.machine import REST, KeptMemory
+
+
+@pytest.fixture
+def trims(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`told(resident)`: a step ended with so many bytes; returns how often blocks were given back so far."""
+    done: list[int] = []
+    memory = KeptMemory(SimpleNamespace(malloc_trim=done.append))
+
+    def told(resident: int) -> int:
+        monkeypatch.setattr(machine, "resident_bytes", lambda: resident)
+        memory.after_step()
+        return len(done)
+
+    return told
+
+
+def test_steps_of_one_size_keep_all(trims: Any) -> None:
+    assert [trims(100) for _ in range(3 * REST)][-1] == 0
+
+
+def test_what_the_second_step_needs_more_is_not_growth(trims: Any) -> None:
+    assert [trims(size) for size in (100, 150, *[150] * 60, 170)][-1] == 0
+
+
+def test_growth_is_given_back_and_may_begin_again(trims: Any) -> None:
+    assert [trims(size) for size in (100, *[110] * REST, 116)][-1] == 1
+    assert [trims(size) for size in (100, *[110] * REST, 116)][-1] == 2
+
+
+def test_one_large_step_after_giving_back_is_taken_as_needed(trims: Any) -> None:
+    assert [trims(size) for size in (100, *[100] * REST, 120, 100, 120, *[120] * REST, 130)][-1] == 1
+
+
+def test_without_glibc_nothing_happens() -> None:
+    KeptMemory(None).after_step()
+
+
+def test_keeping_memory_on_this_machine_gives_freed_blocks_back() -> None:
+    import numpy as np
+
+    memory = machine.keep_memory()
+    if memory.libc is None:
+        pytest.skip("not glibc on Linux")
+    before = machine.resident_bytes()
+    blocks = [np.ones(1 << 20) for _ in range(24)]
+    held = machine.resident_bytes()
+    assert held > before + 150e6
+    last = blocks.pop()  # above it nothing is free: the others are holes
+    del blocks
+    memory.level, memory.steps = before, REST
+    memory.after_step()
+    assert machine.resident_bytes() < held - 100e6
+    assert last.sum() == 1 << 20
