@@ -8,9 +8,9 @@
 Every run is a process of its own, in its system's own environment (`tuning_peers.py` makes them). Systems alternate within a round. A run
 is kept in `--results` as soon as it ends, so a killed benchmark goes on, and pieces of one benchmark add up. Unpadded tokens a second are
 of all steps but the first, the median over rounds; the loss is that of all systems' stored models on the same held-out rows, by one
-evaluator, the mean over rounds. Rounds have seeds of their own: they draw other adapters and, in campana,
-another order of rows. A setting that packs is a rival only where its own first micro batch gives each row the loss that it has alone; "llamafactory, packing" is there as the
-control that must fail this.
+evaluator, the mean over rounds. Rounds have seeds of their own: they draw other adapters and, in campana, another order of rows. A
+setting that packs is a rival only where its own first micro batch gives each row the loss that it has alone; "llamafactory, packing" is
+there as the control that must fail this.
 
 Prints a table a work and, as the last line, one JSON object with the figures, the ratios and the versions.
 """
