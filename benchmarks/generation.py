@@ -1,7 +1,7 @@
 """How fast answers come: transformers' `generate` at several batch sizes against our `packed` engine, on the same real prompts.
 
     python benchmarks/generation.py [--model SOURCE_OR_DIR] [--prompts FILE.jsonl] [--num 96] [--new 128] [--batches 8 16 32 64]
-        [--precisions fp32 bf16] [--lora] [--ctranslate2 float32 int8] [--rounds 3]
+        [--precisions fp32 bf16] [--lora] [--ctranslate2 float32 int8] [--parity 96] [--rounds 3]
 
 Prompts are the questions of a suite; answers end where the model ends them, so their lengths are uneven. Batches of `generate` are sorted
 by prompt length, which favours it. `--lora`: the model with a random adapter of rank 16 on all linear layers, merged before all

@@ -3,7 +3,7 @@
     python benchmarks/tuning.py                                              # everything: a few hours on two cores
     python benchmarks/tuning.py --works smollm2/full/chat --rounds 1         # one piece
     python benchmarks/tuning.py --works smollm2/full/chat --factor 8         # eight times the steps, on more rows of the kind
-    python benchmarks/tuning.py --growth                                     # campana alone, by rows and by length: twenty minutes
+    python benchmarks/tuning.py --growth                                     # campana alone, by rows and by length: a quarter of an hour
 
 Every run is a process of its own, in its system's own environment (`tuning_peers.py` makes them). Systems alternate within a round. A run
 is kept in `--results` as soon as it ends, so a killed benchmark goes on, and pieces of one benchmark add up. Unpadded tokens a second are

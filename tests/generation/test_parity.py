@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from campana.generation.engine import Completion, Engine, Greedy, Phases, Request, Sample
+from campana.generation.engine import Completion, Greedy, Request
 from campana.generation.engines.packed import Packed
 from campana.generation.engines.reference import Transformers
 from campana.generation.parity import parity
@@ -17,20 +17,11 @@ REQUESTS = [Request(f"q{n}", tuple(range(4 + n, 9 + 2 * n))) for n in range(5)]
 STOP = frozenset({2, 3})
 
 
-class Wrong(Engine):
-    """The yardstick's answers, but the second has another third token and the third ends after its first."""
+class Wrong(Transformers):
+    """The yardstick, but its second answer has another third token and its third ends after the first."""
 
-    def complete(
-        self,
-        model: Any,
-        requests: Sequence[Request],
-        sampling: Greedy | Sample,
-        max_new_tokens: int,
-        stop_ids: frozenset[int],
-        on_tokens: Callable[[int], None],
-        phases: Phases | None = None,
-    ) -> Iterator[Completion]:
-        for each in Transformers(batch_size=1).complete(model, requests, sampling, max_new_tokens, stop_ids, on_tokens, phases):
+    def complete(self, *arguments: Any, **more: Any) -> Iterator[Completion]:
+        for each in super().complete(*arguments, **more):
             if each.id == "q1":
                 tokens = each.token_ids
                 yield Completion("q1", (*tokens[:2], (tokens[2] + 1) % 64 + 4, *tokens[3:]), each.finish)
@@ -52,7 +43,7 @@ def test_the_packed_engine_is_at_parity(model: Any) -> None:
 
 
 def test_differences_name_the_place_both_tokens_and_both_logits(model: Any) -> None:
-    found = parity(Wrong(), model, REQUESTS, max_new_tokens=12, stop_ids=STOP)
+    found = parity(Wrong(batch_size=1), model, REQUESTS, max_new_tokens=12, stop_ids=STOP)
     assert found.num_same == 3
     other, ended = found.differences
     assert (other.id, other.place) == ("q1", 2)

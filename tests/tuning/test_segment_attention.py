@@ -84,13 +84,14 @@ def test_blocks_of_queries_attend_by_the_definition(
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize(("length", "window"), [(40, None), (300, None), (300, 50)])
+@pytest.mark.parametrize(("length", "window"), [(40, None), (300, None), (300, 50), (800, None), (800, 50)])
 def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(length: int, window: int | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    exact_inputs = [torch.randn(1, heads, length, 16, generator=generator).bfloat16().float().requires_grad_() for heads in (4, 2, 2)]
+    """On both sides of the length up to which it is made in blocks, and with a segment of the other side in the same pack."""
+    generator, lengths = torch.Generator().manual_seed(0), [length, 20, 800]
+    exact_inputs = [torch.randn(1, heads, sum(lengths), 16, generator=generator).bfloat16().float().requires_grad_() for heads in (4, 2, 2)]
     narrow = [x.detach().bfloat16().requires_grad_() for x in exact_inputs]
-    direction = torch.randn(1, length, 4, 16, generator=generator).bfloat16()
-    kwargs: dict[str, Any] = {"segments": Segments.of([length]), "sliding_window": window}
+    direction = torch.randn(1, sum(lengths), 4, 16, generator=generator).bfloat16()
+    kwargs: dict[str, Any] = {"segments": Segments.of(lengths), "sliding_window": window}
     outs = [attend(torch.nn.Module(), *tensors, None, **kwargs)[0] for tensors in (exact_inputs, narrow)]
     assert outs[1].dtype == torch.bfloat16
     exact = torch.autograd.grad(outs[0], exact_inputs, direction.float())

@@ -146,7 +146,7 @@ def generation_flops(shape: Shape, lengths: Iterable[tuple[int, int]], adapter: 
 
 
 LOGIT_BLOCK_BYTES = 1 << 27
-"""Few large products are quicker than many (benchmarks/NOTES.md, Tuning); more than this would be felt in the peak."""
+"""Of the logits that the trainer holds at once: few large products are quicker than many (benchmarks/NOTES.md, Tuning)."""
 
 
 def activation_bytes_per_token(shape: Shape, method: MethodLike, *, activation_bytes: int = 4) -> int:
@@ -182,7 +182,7 @@ def training_memory_bytes(
 
     weights: 4 a parameter that learns, `frozen_bytes` a frozen one, and 2 more a matrix element for the bf16 copies of `bf16`;
     gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning parameter;
-    activations: `activation_bytes_per_token` x tokens of a micro batch; logits: `logits_bytes`.
+    activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`.
     """
     total, learning = num_parameters(shape), num_trainable(shape, method)
     frozen = 0 if factors_of(method) is None else total
@@ -195,7 +195,7 @@ def training_memory_bytes(
 
 
 def logits_bytes(*, learns: bool) -> int:
-    """Most bytes of logits that the trainer holds at once. A weight that learns is added to after each block: these are larger."""
+    """Most bytes of a block. After each one a weight that learns is added to as a whole, so there the blocks are larger."""
     return LOGIT_BLOCK_BYTES * (2 if learns else 1)
 
 

@@ -110,7 +110,7 @@ def attend(
 
 
 class SegmentAttention(torch.autograd.Function):
-    """Causal attention within segments, one call a group of segments: bf16 in blocks of our own, other types by torch's fused kernel.
+    """Causal attention within segments, one call a group of segments: short ones of bf16 in blocks of our own, others by torch's kernel.
 
     Written out, because autograd's own gradient of slicing a pack would write a zero tensor of the whole pack for every slice.
     """
@@ -133,23 +133,26 @@ class SegmentAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
         (grad_THD,) = grads
-        saved: tuple[Tensor, ...] = ctx.saved_tensors
+        saved: list[Tensor] = list(ctx.saved_tensors)
         pattern: Pattern = ctx.pattern
-        groups = pattern.segments.groups
-        each = len(saved) // len(groups)
         grad_qkv = [grad_THD.new_empty(pattern.segments.num_tokens, x.shape[1], x.shape[3]) for x in saved[:3]]
-        for index, group in enumerate(groups):
-            grad = _rectangle_of_gradient(grad_THD, group)
-            parts = _backward_of(grad, saved[each * index : each * (index + 1)], pattern, group)
+        for group in pattern.segments.groups:
+            count = 3 if _in_blocks(saved[0], group) else 5
+            mine, saved = saved[:count], saved[count:]
+            parts = _backward_of(_rectangle_of_gradient(grad_THD, group), mine, pattern, group)
             for total_THD, part in zip(grad_qkv, parts, strict=True):
                 _scatter(total_THD, part, group)
         return (*grad_qkv, None)
 
 
+def _in_blocks(like: Tensor, group: Group) -> bool:
+    return like.dtype == torch.bfloat16 and group.longest <= blocks.LONGEST
+
+
 def _forward_of(rectangles: Sequence[Tensor], pattern: Pattern, group: Group) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(B, H, L, D) of a group, and what its backward pass needs beside the inputs."""
+    """(B, H, L, D) of a group, and what its backward pass needs beside the inputs: the result and its logarithms, or nothing."""
     q, k, v = rectangles
-    if q.dtype == torch.bfloat16:
+    if _in_blocks(q, group):
         return blocks.forward(q, k, v, scale=pattern.scale, window=pattern.window_in(group)), ()
     mask = pattern.mask(group, q)
     kept = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
@@ -158,7 +161,7 @@ def _forward_of(rectangles: Sequence[Tensor], pattern: Pattern, group: Group) ->
 
 def _backward_of(grad: Tensor, saved: Sequence[Tensor], pattern: Pattern, group: Group) -> tuple[Tensor, ...]:
     q, k, v, *kept = saved
-    if q.dtype == torch.bfloat16:
+    if _in_blocks(q, group):
         return blocks.backward(grad, q, k, v, scale=pattern.scale, window=pattern.window_in(group))
     mask = pattern.mask(group, q)
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

@@ -3,7 +3,7 @@
     out = forward(q, k, v, scale=1 / 8, window=None)
     grad_q, grad_k, grad_v = backward(grad, q, k, v, scale=1 / 8, window=None)
 
-Quicker than torch's fused kernel, whose own products reach a quarter of oneDNN's rate at best, and nearer to exact arithmetic
+Up to `LONGEST` tokens quicker than torch's fused kernel, which reaches a quarter of oneDNN's rate at best, and nearer to exact arithmetic
 (benchmarks/NOTES.md, Tuning). Scores and softmax are fp32, other products bf16 with sums in fp32. The probabilities are formed again in
 the backward pass, so nothing but the inputs need be kept. (Tests run the same code on float64.)
 
@@ -24,6 +24,8 @@ from campana.models.onednn import asked_of_onednn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LONGEST = 768
+"""Tokens of a segment. Above, scores leave the caches: alone on the machine no gain, beside other work a loss."""
 LONGEST_BLOCK = 128
 """Queries of a block: fewer make thin products, more compute scores that causality throws away, and leave the caches."""
 
