@@ -82,7 +82,8 @@ def test_a_study_of_readers_answers_and_shows_its_figures(folder: Path, campana:
     code, out, err = campana("run", str(folder / "study.yaml"), "--store", str(folder / "store"))
     assert code == 0, err
     report = json.loads(next((folder / "store").rglob("report.json")).read_text(encoding="utf-8"))
-    assert {arm["name"]: arm["score"]["mean"] > 0.9 for arm in report["arms"]} == {
+    # to answer nothing, or everything, would score 0.5; two seeds, so one run that misses a question kind moves this far
+    assert {arm["name"]: arm["score"]["mean"] > 0.7 for arm in report["arms"]} == {
         "objective=cross_entropy": True,
         "objective=spancl": True,
     }, out
