@@ -35,7 +35,8 @@ RANK, ALPHA = 16, 32
 SUPERVISED_SHARE = 0.66
 PACK = 1024
 """Length of the peers' packs, and of the longest row."""
-VALIDATION_ROWS = 16
+VALIDATION_TOKENS = 12_000
+"""About so many are held out: 16 rows of "chat", as there once were, have 400 that count, too few to tell 0.5% from noise."""
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "instr_en_alpaca52k" / "alpaca_en_part1.jsonl"
 
 
@@ -93,7 +94,7 @@ class Made:
 def make(work: Work, cache_dir: Path) -> Made:
     """Bring the model in and write the rows, where they are not there yet."""
     model_dir = _model(work.model, cache_dir)
-    recipe = {**asdict(PROFILES[work.profile]), "steps": work.steps, "model": work.model, "pack": PACK, "text": TEXT.exists(), "form": 1}
+    recipe = {**asdict(PROFILES[work.profile]), "steps": work.steps, "model": work.model, "pack": PACK, "text": TEXT.exists(), "form": 2}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
     data_dir = cache_dir / "benchmarks" / "rows" / digest
     if not (data_dir / "facts.json").exists():
@@ -152,8 +153,9 @@ def _write(work: Work, model_dir: Path, data_dir: Path) -> None:
     profile, rng = PROFILES[work.profile], np.random.default_rng(0)
     tokens = _tokens(tokenizer)
     train = [_row(tokens, start, length) for length in _lengths(profile, work.rows, rng)]
-    validation = [_row(tokens, start, length) for length in _lengths(profile, VALIDATION_ROWS, rng)]
     lengths = [len(ids) for ids, _ in train]
+    held_out = -(-VALIDATION_TOKENS * len(lengths) // sum(lengths))
+    validation = [_row(tokens, start, length) for length in _lengths(profile, held_out, rng)]
     mean = -(-sum(lengths) // work.steps)
     plans = ((size, plan_steps(lengths, size, 1.0, seed=0)) for size in range(mean, 2 * mean))
     batch_tokens, plan = next((size, plan) for size, plan in plans if len(plan) == work.steps)
