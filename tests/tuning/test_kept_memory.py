@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -46,6 +47,30 @@ def test_one_large_step_after_giving_back_is_taken_as_needed(trims: Any) -> None
 
 def test_without_glibc_nothing_happens() -> None:
     KeptMemory(None).after_step()
+
+
+RANKS = """
+import numpy as np
+from campana.tuning import machine
+
+machine.keep_memory({ranks})
+before = machine.resident_bytes()
+blocks = [np.ones(1 << 20) for _ in range(24)]
+held = machine.resident_bytes()
+last = blocks.pop()
+del blocks
+print(held - before, held - machine.resident_bytes())
+"""
+
+
+@pytest.mark.parametrize(("ranks", "given_back"), [(1, False), (2, True)])
+def test_one_rank_keeps_what_it_frees_and_several_do_not(ranks: int, given_back: bool) -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("not glibc on Linux")
+    code = RANKS.format(ranks=ranks)
+    taken, freed = map(int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+    assert taken > 150e6
+    assert (freed > 100e6) == given_back
 
 
 ALONE = """
