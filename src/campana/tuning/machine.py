@@ -60,7 +60,7 @@ def keep_memory(ranks: int = 1) -> KeptMemory:
 
     With several `ranks` the other way round: each block of 1 MB or more is a mapping of its own and goes back as soon as it is freed.
     FSDP takes and frees every layer's weights, gradients and messages in turn, and what is kept of them are holes that nothing else
-    fits: 2.6 GB of a rank's 4.9. Ranks are there to hold less each; steps are up to a third slower for it (the same notes, "Several ranks").
+    fits: 2.6 GB of a rank's 4.9. Ranks are there to hold less each; steps are up to a third slower (the same notes, "Several ranks").
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
