@@ -266,4 +266,4 @@ def test_the_command_leaves_an_older_file_alone_where_there_is_no_question(
 
 
 def test_all_operators_are_known() -> None:
-    assert set(known("edit")) == {"antonym", "condition", "entity", "exclusion", "negation", "number", "paraphrase"}
+    assert set(known("edit")) == {"antonym", "chinese_entity", "condition", "entity", "exclusion", "negation", "number", "paraphrase"}
