@@ -32,17 +32,19 @@ def test_steps_of_one_size_keep_all(trims: Any) -> None:
     assert [trims(100) for _ in range(3 * REST)][-1] == 0
 
 
-def test_what_the_second_step_needs_more_is_not_growth(trims: Any) -> None:
-    assert [trims(size) for size in (100, 150, *[150] * 60, 170)][-1] == 0
+def test_what_later_steps_need_more_is_learnt_by_giving_back_once(trims: Any) -> None:
+    assert [trims(size) for size in (100, *[150] * 3 * REST)][-1] == 1
+
+
+def test_growth_within_few_steps_waits_and_is_not_taken_as_needed(trims: Any) -> None:
+    sizes = (100, 130, 170, *[170] * (REST - 4))
+    assert [trims(size) for size in sizes][-1] == 0
+    assert trims(170) == 1
 
 
 def test_growth_is_given_back_and_may_begin_again(trims: Any) -> None:
     assert [trims(size) for size in (100, *[110] * REST, 116)][-1] == 1
     assert [trims(size) for size in (100, *[110] * REST, 116)][-1] == 2
-
-
-def test_one_large_step_after_giving_back_is_taken_as_needed(trims: Any) -> None:
-    assert [trims(size) for size in (100, *[100] * REST, 120, 100, 120, *[120] * REST, 130)][-1] == 1
 
 
 def test_without_glibc_nothing_happens() -> None:

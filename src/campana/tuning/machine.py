@@ -42,14 +42,11 @@ class KeptMemory:
             return
         self.steps += 1
         resident = resident_bytes()
-        if self.steps == 1:
+        if self.steps == 1:  # after the first step, and the first since blocks were given back: this is what one needs
             self.level = max(self.level, resident)
-        elif resident > GROWTH * self.level:
-            if self.steps < REST:  # so soon: steps need it
-                self.level = resident
-            else:
-                self.libc.malloc_trim(0)
-                self.steps = 0
+        elif self.steps >= REST and resident > GROWTH * self.level:
+            self.libc.malloc_trim(0)
+            self.steps = 0
 
 
 def keep_memory(ranks: int = 1) -> KeptMemory:
