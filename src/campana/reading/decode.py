@@ -4,7 +4,7 @@
 
 The score of a span is the sum of its first token's start logit and its last token's end logit. Exact: the N best of all spans of at most
 K tokens, in the order (score down, start up, end up). The N best spans begin at the N starts whose own best span is best, so only N x K
-of the L x K spans are ever compared. Choosing is done on whole numbers, score before place, so that ties need no stable sort.
+of the L x K spans are ever compared. A partial sort finds the lowest score that is kept; only what is kept is then put in order.
 
 B: windows; L: tokens; N: spans kept; K: longest answer.
 """
@@ -83,13 +83,32 @@ def _highest(padded: Floats, width: int) -> Floats:
 def _best(scores: Floats, number: int) -> tuple[Floats, Whole]:
     """(B, M) -> values and places, (B, min(number, M)) each: the highest first, of equal ones the earlier place first."""
     most = scores.shape[1]
+    if number >= most:
+        return _ordered(scores)
+    least_B1 = np.partition(scores, most - number, axis=1)[:, most - number, None]
+    chosen = scores >= least_B1
+    is_tied = np.count_nonzero(chosen, axis=1) != number
+    if is_tied.any():
+        chosen[is_tied] = _earliest(scores[is_tied], least_B1[is_tied], number)
+    places = np.flatnonzero(chosen).reshape(-1, number) % most
+    values, order = _ordered(np.take_along_axis(scores, places, axis=1))
+    return values, np.take_along_axis(places, order, axis=1)
+
+
+def _earliest(scores: Floats, least_B1: Floats, number: int) -> Bools:
+    """(B, M): the `number` highest of each row, of those that are as low as the lowest of them the earliest places."""
+    above, level = scores > least_B1, scores == least_B1
+    room_B1 = number - np.count_nonzero(above, axis=1)[:, None]
+    return above | (level & (np.cumsum(level, axis=1) <= room_B1))
+
+
+def _ordered(scores: Floats) -> tuple[Floats, Whole]:
+    """(B, M) -> values and places, the highest first, of equal ones the earlier place first."""
+    most = scores.shape[1]
     bits = (scores + np.float32(0)).view(np.int32)  # + 0: one zero, not two
     bits ^= (bits >> 31) & 0x7FFFFFFF  # whole numbers that sort as the floats do
     keys = bits.astype(np.int64)
     keys <<= 32
     keys |= np.arange(most - 1, -1, -1)
-    if number < most:
-        keys.partition(most - number, axis=1)
-        keys = keys[:, most - number :]
     places = most - 1 - (np.sort(keys, axis=1)[:, ::-1] & _PLACES)
     return np.take_along_axis(scores, places, axis=1), places
