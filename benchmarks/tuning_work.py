@@ -36,7 +36,7 @@ SUPERVISED_SHARE = 0.66
 PACK = 1024
 """Length of the peers' packs, and of the longest row."""
 VALIDATION_TOKENS = 12_000
-"""About so many are held out: 16 rows of "chat", as there once were, have 400 that count, too few to tell 0.5% from noise."""
+"""About so many are held out. A few hundred are too few to tell 0.5% from noise (benchmarks/NOTES.md)."""
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "instr_en_alpaca52k" / "alpaca_en_part1.jsonl"
 
 

@@ -51,11 +51,11 @@ def test_without_glibc_nothing_happens() -> None:
     KeptMemory(None).after_step()
 
 
-RANKS = """
+FREED = """
 import numpy as np
 from campana.tuning import machine
 
-machine.keep_memory({ranks})
+machine.{memory}()
 before = machine.resident_bytes()
 blocks = [np.ones(1 << 20) for _ in range(24)]
 held = machine.resident_bytes()
@@ -65,11 +65,11 @@ print(held - before, held - machine.resident_bytes())
 """
 
 
-@pytest.mark.parametrize(("ranks", "given_back"), [(1, False), (2, True)])
-def test_one_rank_keeps_what_it_frees_and_several_do_not(ranks: int, given_back: bool) -> None:
+@pytest.mark.parametrize(("memory", "given_back"), [("keep_memory", False), ("return_memory", True)])
+def test_freed_blocks_are_kept_or_returned_at_once(memory: str, given_back: bool) -> None:
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("not glibc on Linux")
-    code = RANKS.format(ranks=ranks)
+    code = FREED.format(memory=memory)
     taken, freed = map(int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
     assert taken > 150e6
     assert (freed > 100e6) == given_back

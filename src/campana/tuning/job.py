@@ -122,7 +122,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
     _refuse_empty(train, "train")
     plan = plan_of(job, train)
     with clock("load"):
-        memory = machine.keep_memory(ranks.count)
+        memory = machine.keep_memory() if ranks.count == 1 else machine.return_memory()
         base: Any = load_model(job.model_dir)
         if ranks.count == 1:  # else the whole model may not fit: each layer goes there when it is cut
             base.to(_device())

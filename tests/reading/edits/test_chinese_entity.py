@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from random import Random
 from types import SimpleNamespace
 
 import pytest
+from edit_questions import installed, made, question_on
 
 from campana.errors import UserError
 from campana.reading.edits import chinese
-from campana.reading.edits.make import edited
-from campana.reading.edits.operator import Refused
 from campana.reading.edits.operators.chinese_entity import ChineseEntity
-from campana.reading.examples import Example, Span
 
 PASSAGE = (
     "赵鹏是中国足球运动员。他于1997年加入河南青年队。2009年赵鹏入选国家队，教练是高洪波。"
@@ -24,55 +21,38 @@ PASSAGE = (
 
 @pytest.fixture(autouse=True)
 def _installed() -> None:
-    try:
-        ChineseEntity().require()
-    except UserError as error:
-        pytest.skip(f"{error.message}; {error.hint}")
+    installed(ChineseEntity())
 
 
-def asked(question: str, answer: str, passage: str = PASSAGE) -> Example:
-    at = passage.index(answer)
-    return Example("q", question, passage, "d", True, (answer,), (Span(at, at + len(answer)),))
-
-
-def made(example: Example, seeds: int = 30) -> set[str]:
-    """All questions over some seeds; the reasons where it refuses."""
-    found: set[str] = set()
-    for seed in range(seeds):
-        edit = ChineseEntity().edit(example, Random(seed))
-        if isinstance(edit, Refused):
-            found.add(edit.reason)
-        else:
-            assert example.question[edit.start : edit.end] == edit.old
-            found.add(edited(example.question, edit.start, edit.end, edit.new))
-    return found
+def swapped(question: str, answer: str, passage: str = PASSAGE) -> set[str]:
+    return made(ChineseEntity(), question_on(passage, question, answer), seeds=30)
 
 
 def test_another_person_of_the_passage_takes_the_place() -> None:
     # neither 高洪波, who stands in the answer's sentence, nor 曾小虎, who is 曾诚
-    assert made(asked("赵鹏哪年入选国家队？", "2009年")) == {"曾诚哪年入选国家队？", "张晓彬哪年入选国家队？"}
+    assert swapped("赵鹏哪年入选国家队？", "2009年") == {"曾诚哪年入选国家队？", "张晓彬哪年入选国家队？"}
 
 
 def test_a_sentence_that_speaks_of_what_is_asked_gives_no_name() -> None:
-    assert made(asked("赵鹏因伤在哪年缺阵？", "2009年")) == {"张晓彬因伤在哪年缺阵？"}
+    assert swapped("赵鹏因伤在哪年缺阵？", "2009年") == {"张晓彬因伤在哪年缺阵？"}
 
 
 def test_where_the_passage_has_no_other_a_list_has() -> None:
     passage = "李成栋是山西人。顺治二年四月，他率部投降。"
-    found = made(asked("李成栋是哪里人？", "山西", passage))
+    found = swapped("李成栋是哪里人？", "山西", passage)
     assert len(found) > 3
     assert all(question.endswith("是哪里人？") and "李成栋" not in question for question in found)
 
 
 def test_a_place_becomes_one_of_its_kind() -> None:
-    found = made(asked("山东省有多少人口？", "一亿", "山东省在黄河边，有一亿人口。"))
+    found = swapped("山东省有多少人口？", "一亿", "山东省在黄河边，有一亿人口。")
     assert found
     assert all(question[2] == "省" for question in found)
 
 
 def test_the_first_name_of_a_passage_is_what_it_is_about() -> None:
     passage = "昂山素季住在仰光。将军丹瑞掌权多年。人们也叫她素季。"
-    assert not any("昂山素季" in question for question in made(asked("丹瑞掌权多久？", "多年", passage)))
+    assert not any("昂山素季" in question for question in swapped("丹瑞掌权多久？", "多年", passage))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +65,7 @@ def test_the_first_name_of_a_passage_is_what_it_is_about() -> None:
     ],
 )
 def test_what_is_refused_says_why(question: str, reason: str) -> None:
-    assert made(asked(question, "2009年"), seeds=3) == {reason}
+    assert swapped(question, "2009年") == {reason}
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "。。", "张三在北京。\r\n  李四😀去了（上海）！？”\u3000ABC 12" + "很长" * 600])

@@ -9,13 +9,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from edit_questions import installed, made, question_on
 
 from campana.errors import UserError
 from campana.parts import known
 from campana.reading.answer import Candidate, ReaderAnswer
 from campana.reading.edits.judge import judged
-from campana.reading.edits.make import edited, limited, make_family
-from campana.reading.edits.operator import Operator, Refused
+from campana.reading.edits.make import limited, make_family
+from campana.reading.edits.operator import Refused
 from campana.reading.edits.operators.antonym import Antonym
 from campana.reading.edits.operators.condition import Condition
 from campana.reading.edits.operators.entity import Entity
@@ -32,31 +33,8 @@ ROME = (
 )
 
 
-def installed(*operators: Operator) -> None:
-    """Skip where spaCy's model or WordNet's files are absent."""
-    for operator in operators:
-        try:
-            operator.require()
-        except UserError as error:
-            pytest.skip(f"{error.message}; {error.hint}")
-
-
 def asked(question: str, answer: str, passage: str = ROME) -> Example:
-    at = passage.index(answer)
-    return Example("q", question, passage, "d", True, (answer,), (Span(at, at + len(answer)),))
-
-
-def made(operator: Operator, example: Example, seeds: int = 20) -> set[str]:
-    """All questions that the operator makes over some seeds; its reasons where it refuses."""
-    found: set[str] = set()
-    for seed in range(seeds):
-        edit = operator.edit(example, Random(seed))
-        if isinstance(edit, Refused):
-            found.add(edit.reason)
-        else:
-            assert example.question[edit.start : edit.end] == edit.old
-            found.add(edited(example.question, edit.start, edit.end, edit.new))
-    return found
+    return question_on(passage, question, answer)
 
 
 def test_an_entity_becomes_one_of_its_kind_that_does_not_stand_beside_the_answer() -> None:

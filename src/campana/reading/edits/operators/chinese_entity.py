@@ -23,6 +23,7 @@ _LINKS = frozenset("·•-－—、和与及“”《》")
 """What stands between the parts of a longer name, round it, or between names that share what is said of them."""
 _CALLED = re.compile(r"(?:名|称|称为|叫|叫做|字|号|即|又作|译|译为|译作|封|封为)[“「『《是为：:]*$")
 """Before a name that is another one's other name."""
+_LONGEST_CALL = 4
 _ENDINGS = "省市县区州国镇乡村邨山河江湖海岛路街道站桥队部党会校院系馆司厂社军庙陵人族"
 _SURNAMES = frozenset(
     "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜范方石姚谭廖邹熊金陆郝孔白崔康毛邱秦江史顾侯邵孟龙万段雷钱汤尹黎易常武乔贺赖龚文"
@@ -95,20 +96,24 @@ def _kinds(text: str) -> dict[str, set[str]]:
 
 def _from_passage(old: Word, asked: list[Word], example: Example) -> list[str]:
     answer, passage = example.spans[0], example.passage
-    rest = content([word for word in asked if word != old])
-    sentences, kinds, found = parsed(passage).sentences, _kinds(passage), dict[str, None]()
-    near = "".join(word.text for words in sentences for word in words if words[0].start < answer.end and answer.start < words[-1].stop)
-    names = _names(parsed(passage).words)
-    for name in names:
-        text = name.text
-        if kinds[text] != {old.tag} or text in near or _shares(text, example.question) or not _alike(text, old.text):
-            continue
-        if text == names[0].text or any(_CALLED.search(passage[: other.start]) for other in names if other.text == text):
-            continue
-        standing = [words for words in sentences if text in "".join(word.text for word in words)]
-        if not any(content(words) & rest for words in standing):
-            found[text] = None
-    return list(found)
+    rest, read = content([word for word in asked if word != old]), parsed(passage)
+    barred = "\n".join(
+        passage[words[0].start : words[-1].stop]
+        for words in read.sentences
+        if (words[0].start < answer.end and answer.start < words[-1].stop) or content(words) & rest
+    )
+    names, kinds = _names(read.words), _kinds(passage)
+    about = {name.text for name in names[:1]}
+    other_names = {name.text for name in names if _CALLED.search(passage[max(0, name.start - _LONGEST_CALL) : name.start])}
+    return [
+        text
+        for text in dict.fromkeys(name.text for name in names)
+        if kinds[text] == {old.tag}
+        and text not in about | other_names
+        and text not in barred
+        and not _shares(text, example.question)
+        and _alike(text, old.text)
+    ]
 
 
 def _shares(name: str, text: str) -> bool:
