@@ -33,6 +33,7 @@ from generation_ctranslate2 import PIN, Rival
 
 from campana.data.suites import choose_items, read_suite
 from campana.data.templates import load_template
+from campana.executors.environment import start_anew
 from campana.generation import lean
 from campana.generation.engine import Completion, Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
@@ -50,6 +51,7 @@ Answers = dict[str, tuple[int, ...]]
 
 def main() -> None:
     """Measure what the command line names."""
+    start_anew()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=SMOLLM2, help="a source as in a study file, or a stored model's folder")
     parser.add_argument("--prompts", type=Path, default=QUESTIONS, help="a suite, or JSONL of alpaca rows")

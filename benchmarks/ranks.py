@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from campana.executors.environment import task_environment
+
 MEGABYTE = 1e6
 
 
@@ -88,7 +90,7 @@ def launched(arguments: argparse.Namespace, folder: Path, method: str, optimizer
     argv += ["--precision", arguments.precision, "--steps", str(arguments.steps), "--micro", str(arguments.micro)]
     argv += ["--batch-tokens", str(arguments.batch_tokens), "--one", str(out), method, optimizer]
     threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
-    subprocess.run(argv, check=True, env={**os.environ, "OMP_NUM_THREADS": threads}, stdout=sys.stderr)
+    subprocess.run(argv, check=True, env={**task_environment(), "OMP_NUM_THREADS": threads}, stdout=sys.stderr)
     found = [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]
     largest = {name: round(max(each[name] for each in found), 1) for name in found[0] if name.endswith("_mb")}
     return {**largest, "tokens_per_second": round(found[0]["tokens_per_second"], 1)}

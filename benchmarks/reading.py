@@ -30,11 +30,14 @@ import numpy as np
 import reading_baseline as baseline
 import reading_work as work
 
+from campana.executors.environment import start_anew
+
 PARTS = ("decode", "evaluate", "engines", "memory", "serve", "train")
 
 
 def main() -> None:
     """Measure what the command line names."""
+    start_anew()
     from campana.models.cache import default_cache_dir
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

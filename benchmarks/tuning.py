@@ -34,6 +34,8 @@ from typing import Any
 from tuning_peers import PINS, environment, settings, versions
 from tuning_work import ALPHA, METHODS, MODELS, PACK, PROFILES, RANK, TINY, Made, Work, make
 
+from campana.executors.environment import task_environment
+
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("CAMPANA_CACHE", Path.home() / ".cache" / "campana"))
 CONTAMINATED = 1e-4
@@ -233,9 +235,9 @@ class Bench:
         """The JSON object that a script prints last; {"error"} where it fails."""
         command = [str(python), str(script), *words]
         try:
-            done = subprocess.run(
-                command, env=settings(self.threads, scratch), cwd=scratch, capture_output=True, text=True, timeout=MOST_SECONDS, check=True
-            )
+            own = task_environment() if python == Path(sys.executable) else {}  # as campana's tasks have it
+            whole = {**own, **settings(self.threads, scratch)}
+            done = subprocess.run(command, env=whole, cwd=scratch, capture_output=True, text=True, timeout=MOST_SECONDS, check=True)
         except subprocess.TimeoutExpired:
             return {"error": f"more than {MOST_SECONDS} s"}
         except subprocess.CalledProcessError as error:

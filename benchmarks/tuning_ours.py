@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from campana.executors.environment import start_anew
+
 PROFILES: dict[str, tuple[float, float, int]] = {"chat": (45.0, 0.35, 256), "mixed": (300.0, 0.5, 1024), "long": (1000.0, 0.02, 1024)}
 """Name -> median length, sigma of its logarithm, longest row."""
 SUPERVISED_SHARE = 0.66
@@ -27,6 +29,7 @@ SUPERVISED_SHARE = 0.66
 
 def main() -> None:
     """Measure what the command line names."""
+    start_anew()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a stored model: a transformers folder")
     parser.add_argument("--profiles", nargs="+", choices=list(PROFILES), default=list(PROFILES))

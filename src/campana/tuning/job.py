@@ -122,7 +122,8 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
     _refuse_empty(train, "train")
     plan = plan_of(job, train)
     with clock("load"):
-        memory = machine.keep_memory() if ranks.count == 1 else machine.return_memory()
+        if ranks.count == 1:  # FSDP's blocks come and go: kept ones are holes
+            machine.keep_memory()
         base: Any = load_model(job.model_dir)
         if ranks.count == 1:  # else the whole model may not fit: each layer goes there when it is cut
             base.to(_device())
@@ -149,7 +150,6 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         progress=progress,
         ranks=ranks,
         energy=energy,
-        memory=memory,
     )
     return run, _warnings(job, run)
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from campana.tuning.energy import Energy
     from campana.tuning.forward import Network
     from campana.tuning.job import Progress, TuneJob
-    from campana.tuning.machine import KeptMemory
     from campana.tuning.packs import Pack
     from campana.tuning.ranks import Ranks
 
@@ -99,7 +98,6 @@ class Run:
     progress: Progress
     ranks: Ranks
     energy: Energy
-    memory: KeptMemory
     totals: Totals = field(default_factory=Totals)
     steps_done: int = 0
     resumed_from: int = 0
@@ -135,7 +133,6 @@ class Run:
         while self.steps_done < len(self.plan.steps):
             with self.clock("train"):
                 self._step()
-                self.memory.after_step()
             if self.steps_done in self.plan.evaluate_after:
                 self._validate()
             self._checkpoint()

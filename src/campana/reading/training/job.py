@@ -110,7 +110,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
     from campana.tuning.checkpoint import Checkpoints
 
     with clock("load"):
-        memory = machine.keep_memory()
+        machine.keep_memory()
         torch.manual_seed(job.seed)  # a new head
         model, tokenizer, _ = load_span_model(job.start_dir)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # pyright: ignore[reportArgumentType]  # transformers decorates `to`
@@ -136,7 +136,6 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
         checkpoints=Checkpoints(job.scratch_dir / "checkpoints"),
         clock=clock,
         progress=progress,
-        memory=memory,
     )
     return run, tokenizer
 

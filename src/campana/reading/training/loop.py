@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from campana.reading.training.network import Network
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.clock import Clock
-    from campana.tuning.machine import KeptMemory
 
 PLAIN = CrossEntropy()
 
@@ -71,7 +70,6 @@ class Run:
     checkpoints: Checkpoints
     clock: Clock
     progress: Progress
-    memory: KeptMemory
     totals: Totals = field(default_factory=Totals)
     steps_done: int = 0
     resumed_from: int = 0
@@ -100,7 +98,6 @@ class Run:
         while self.steps_done < count:
             with self.clock("train"):
                 self._step()
-                self.memory.after_step()
             if self.steps_done in evaluate_after:
                 self._validate()
             self._checkpoint()
