@@ -27,9 +27,9 @@ STEP_TOKENS = 224
 """Most tokens of a measured step."""
 LARGE_SHARE = 0.65
 """Of a step's tokens in its first pack, where steps are made of several."""
-EPOCH_STEPS, EPOCHS = 1.4, 2
+EPOCH_STEPS, EPOCHS = 1.4, 3
 """Where a step is one pack: rows for so many steps, learned so often. What is left of each epoch is a small step; the first step is
-taken apart, because it takes memory for the first time."""
+taken apart, because it takes memory for the first time: its optimiser does so as well, and is over when the next pack is told of."""
 SEVERAL_STEPS = 3
 """Where a step is several packs."""
 VALIDATION_TOKENS = 128
@@ -71,21 +71,21 @@ def tune_profile(spec: Any, shape: Shape, model_dir: Path, data_dir: Path, out_d
     alone = len(calls) == sum(map(len, steps)) and len(calls) != sum(len(step_packs(train, members, micro)) for members in steps)
     packs = [each for members in steps for each in step_packs(train, members, micro, alone=alone)]
     learning = num_trainable(shape, spec.method)
-    num_first = len(step_packs(train, steps[0], micro, alone=alone))
+    num_first = len(step_packs(train, steps[0], micro, alone=alone)) + 1
     spans = np.diff([found["began"], *calls]) if len(calls) == len(packs) else np.zeros(0)
     if len(spans) <= num_first:
         raise StageFailed("too few steps were measured")
-    later, times = packs[num_first:], spans[num_first:] * (1 - busy)
-    times -= [step_seconds * learning * each.opens_step for each in later]
-    pack_seconds, flop_seconds = line([pack_flops(each, shape, spec.method) for each in later], times.tolist())
-    fitted = sum(pack_seconds + flop_seconds * pack_flops(each, shape, spec.method) for each in packs[:num_first])
+    spans = spans * (1 - busy) - [step_seconds * learning * each.opens_step * (number > 0) for number, each in enumerate(packs)]
+    work = [pack_flops(each, shape, spec.method) for each in packs]
+    pack_seconds, flop_seconds = line(work[num_first:], spans[num_first:].tolist())
+    first = float(spans[:num_first].sum()) - num_first * pack_seconds - sum(work[:num_first]) * flop_seconds
     largest = max(each.tokens for each in packs)
     validated = 2 * sum(forward_pack_flops(each, shape) for each in step_packs(held_out, range(len(held_out)), micro, alone=alone))
     seconds = {phase: spent * (1 - busy) for phase, spent in found["seconds"].items()}
     return TuneProfile(
         load_seconds=seconds["load"],
         other_seconds=max(0.0, found["wall"] - sum(found["seconds"].values())) * (1 - busy),
-        first_seconds=max(0.0, float(spans[:num_first].sum()) * (1 - busy) - fitted),
+        first_seconds=max(0.0, first),
         pack_seconds=pack_seconds,
         flop_seconds=flop_seconds,
         step_seconds=step_seconds,
