@@ -68,6 +68,12 @@ def test_a_line_is_found_again(fixed: float, slope: float) -> None:
     assert found[1] * 1e9 == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
+def test_one_slow_measurement_does_not_move_the_line() -> None:
+    amounts = [1.0, 2.0, 3.0, 4.0, 5.0]
+    times = [1.5, 2.0, 2.5, 9.0, 3.5]
+    assert line(amounts, times) == pytest.approx((1.0, 0.5))
+
+
 @pytest.mark.parametrize(
     ("opening", "reads", "expected"),
     [

@@ -88,11 +88,15 @@ def silent(*_: object, **__: object) -> None:
 
 
 def line(amounts: Sequence[float], times: Sequence[float]) -> tuple[float, float]:
-    """(seconds each, seconds an amount), neither below zero, of least relative error."""
-    from scipy.optimize import nnls
+    """(seconds each, seconds an amount), neither below zero, of least absolute relative error: one slow measurement moves nothing."""
+    from scipy.optimize import linprog
 
+    count = len(amounts)
     weights = 1 / np.maximum(np.asarray(times, np.float64), 1e-9)
     scale = max(float(np.max(amounts)), 1.0)
     design = np.stack([weights, np.asarray(amounts, np.float64) / scale * weights], axis=1)
-    fixed, slope = nnls(design, np.ones(len(amounts)))[0]
+    errors = np.eye(count)
+    bounds = np.block([[design, -errors], [-design, -errors]])  # errors >= |design @ (fixed, slope) - 1|
+    found = linprog([0, 0, *[1] * count], A_ub=bounds, b_ub=[*[1] * count, *[-1] * count])  # all variables are at least 0
+    fixed, slope = found.x[:2]
     return float(fixed), float(slope) / scale

@@ -27,10 +27,10 @@ STEP_TOKENS = 224
 """Most tokens of a measured step."""
 LARGE_SHARE = 0.65
 """Of a step's tokens in its first pack, where steps are made of several."""
-EPOCH_STEPS, EPOCHS = 1.4, 3
+EPOCH_STEPS, EPOCHS = 1.4, 4
 """Where a step is one pack: rows for so many steps, learned so often. What is left of each epoch is a small step; the first step is
 taken apart, because it takes memory for the first time: its optimiser does so as well, and is over when the next pack is told of."""
-SEVERAL_STEPS = 3
+SEVERAL_STEPS = 4
 """Where a step is several packs."""
 VALIDATION_TOKENS = 128
 
