@@ -49,7 +49,7 @@ def within(ratio: float | None, share: float) -> bool:
 def compare(study: Path, folder: Path, *, keep: bool) -> dict[str, Any]:
     """Plan, run, read the report."""
     cache = default_cache_dir(os.environ) if keep else private_cache(folder)
-    environment = {"GOMP_SPINCOUNT": "5000", **os.environ, "CAMPANA_CACHE": str(cache)}
+    environment = {**os.environ, "CAMPANA_CACHE": str(cache)}
     store = str(folder / "store")
     begun = time.perf_counter()
     planned = json.loads(campana("plan", str(study), "--store", store, "--json", environment=environment))

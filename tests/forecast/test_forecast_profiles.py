@@ -21,6 +21,7 @@ from campana.forecast.packs import RowLengths, training_passes
 from campana.forecast.predict import Forecaster, missing_knowledge, predict
 from campana.forecast.profile import TuneProfile, counted_tuning_bytes
 from campana.forecast.timed_answers import reading_rate, whole_lengths
+from campana.forecast.timed_tuning import fitted
 from campana.forecast.totals import add_up, warnings
 from campana.models.shape import Shape
 from campana.stages.tune import Tune
@@ -72,6 +73,14 @@ def test_one_slow_measurement_does_not_move_the_line() -> None:
     amounts = [1.0, 2.0, 3.0, 4.0, 5.0]
     times = [1.5, 2.0, 2.5, 9.0, 3.5]
     assert line(amounts, times) == pytest.approx((1.0, 0.5))
+
+
+def test_the_first_step_and_its_optimiser_are_told_apart() -> None:
+    work = [136, 65, 141, 60, 131, 70]
+    spans = [0.5 + amount / 100 for amount in work]
+    spans[0] += 0.25
+    spans[1] += 3.0  # the optimiser's state is made before the second pack is told of
+    assert fitted(spans, work, 2) == pytest.approx((0.5, 0.01, 3.25))
 
 
 @pytest.mark.parametrize(

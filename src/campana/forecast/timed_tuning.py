@@ -8,7 +8,7 @@ It owns how long that measurement is. Two sizes of packs tell the time a pack fr
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,21 +71,20 @@ def tune_profile(spec: Any, shape: Shape, model_dir: Path, data_dir: Path, out_d
     alone = len(calls) == sum(map(len, steps)) and len(calls) != sum(len(step_packs(train, members, micro)) for members in steps)
     packs = [each for members in steps for each in step_packs(train, members, micro, alone=alone)]
     learning = num_trainable(shape, spec.method)
-    num_first = len(step_packs(train, steps[0], micro, alone=alone)) + 1
+    num_first = len(step_packs(train, steps[0], micro, alone=alone)) + 1  # the first optimiser step ends in the next span
     spans = np.diff([found["began"], *calls]) if len(calls) == len(packs) else np.zeros(0)
     if len(spans) <= num_first:
         raise StageFailed("too few steps were measured")
     spans = spans * (1 - busy) - [step_seconds * learning * each.opens_step * (number > 0) for number, each in enumerate(packs)]
     work = [pack_flops(each, shape, spec.method) for each in packs]
-    pack_seconds, flop_seconds = line(work[num_first:], spans[num_first:].tolist())
-    first = float(spans[:num_first].sum()) - num_first * pack_seconds - sum(work[:num_first]) * flop_seconds
+    pack_seconds, flop_seconds, first_seconds = fitted(spans.tolist(), work, num_first)
     largest = max(each.tokens for each in packs)
     validated = 2 * sum(forward_pack_flops(each, shape) for each in step_packs(held_out, range(len(held_out)), micro, alone=alone))
     seconds = {phase: spent * (1 - busy) for phase, spent in found["seconds"].items()}
     return TuneProfile(
         load_seconds=seconds["load"],
         other_seconds=max(0.0, found["wall"] - sum(found["seconds"].values())) * (1 - busy),
-        first_seconds=max(0.0, first),
+        first_seconds=first_seconds,
         pack_seconds=pack_seconds,
         flop_seconds=flop_seconds,
         step_seconds=step_seconds,
@@ -95,6 +94,13 @@ def tune_profile(spec: Any, shape: Shape, model_dir: Path, data_dir: Path, out_d
         alone=alone,
         busy=busy,
     )
+
+
+def fitted(spans: Sequence[float], work: Sequence[int], num_first: int) -> tuple[float, float, float]:
+    """(seconds a pack, seconds an operation, what the first packs took more), from each pack's seconds and operations."""
+    pack_seconds, flop_seconds = line(work[num_first:], spans[num_first:])
+    expected = num_first * pack_seconds + sum(work[:num_first]) * flop_seconds
+    return pack_seconds, flop_seconds, max(0.0, sum(spans[:num_first]) - expected)
 
 
 def _few_rows(data_dir: Path, out_dir: Path, micro: int, train_tokens: int) -> tuple[RowLengths, RowLengths]:
