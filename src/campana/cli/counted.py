@@ -10,15 +10,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from campana.cli.live import PIPE_SECONDS
+from campana.cli.pace import seconds_between
 
 T = TypeVar("T")
-TERMINAL_SECONDS = 0.5
-
-
-def seconds_between(*, terminal: bool) -> float:
-    """Between two reports."""
-    return TERMINAL_SECONDS if terminal else PIPE_SECONDS
 
 
 def counted(things: Iterable[T], done_word: str, before: int = 0) -> Iterator[T]:

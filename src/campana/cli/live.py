@@ -10,10 +10,9 @@ import time
 from types import TracebackType
 from typing import Self
 
+from campana.cli.pace import PIPE_SECONDS, Pace, clock
 from campana.core import observer as events
 from campana.core.spec import Stage
-
-PIPE_SECONDS = 30.0
 
 
 class Console:
@@ -23,6 +22,7 @@ class Console:
         self._num_to_build = 0
         self._num_ended = 0
         self._started: dict[str, float] = {}
+        self._paces: dict[str, Pace] = {}
         self._latest: dict[str, str] = {}
         self._last_line = time.monotonic()
         self._live = _Live() if sys.stderr.isatty() else None
@@ -70,21 +70,19 @@ class Console:
     def _end(self, stage: Stage) -> None:
         self._num_ended += 1
         self._started.pop(stage.key, None)
+        self._paces.pop(stage.key, None)
         self._latest.pop(stage.key, None)
 
     def _progress(self, stage: Stage, event: events.Progressed) -> None:
-        begun = self._started.setdefault(stage.key, time.monotonic())
-        elapsed = time.monotonic() - begun
-        share = event.done / event.total if event.total else 0.0
-        left = f"  {_clock(elapsed / share - elapsed)} left" if 0.02 < share < 1 and elapsed > 2 else ""
-        figures = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in event.figures.items())
-        self._latest[stage.key] = f"  {stage.label}  {share:4.0%} of {event.total:,.0f} {event.unit}  {figures}{left}"
+        self._started.setdefault(stage.key, time.monotonic())
+        pace = self._paces.setdefault(stage.key, Pace())
+        self._latest[stage.key] = f"  {stage.label}  {pace.told(event.done, event.total, event.unit, event.figures)}"
         if self._live is None and time.monotonic() - self._last_line > PIPE_SECONDS:
             self._line(self._latest[stage.key])
 
     def _running(self, key: str) -> str:
         seconds = time.monotonic() - self._started[key]
-        return f"{self._latest.get(key) or '  starting'}  {_clock(seconds)}"
+        return f"{self._latest.get(key) or '  starting'}  {clock(seconds)}"
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
@@ -109,12 +107,3 @@ class _Live:
         self._num_lines = len(lines)
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-def _short(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _clock(seconds: float) -> str:
-    whole = int(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"

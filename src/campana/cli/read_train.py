@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from campana.cli.counted import seconds_between
+from campana.cli.pace import Pace, seconds_between
 from campana.cli.reading import say
 from campana.core.digest import digest_path
 from campana.core.lock import KeyLock
@@ -130,26 +130,16 @@ class _Progress:
 
     def __init__(self, name: str) -> None:
         self._name, self._terminal = name, sys.stderr.isatty()
-        self._start = self._last = time.monotonic()
-        self._begun: float | None = None
+        self._pace, self._last = Pace(), time.monotonic()
 
     def __call__(self, done: float, total: float, unit: str, **figures: float | str) -> None:
         """`done` of `total`."""
+        line = f"{self._name}: {self._pace.told(done, total, unit, figures)}"
         now = time.monotonic()
-        if self._begun is None:
-            self._begun, self._start = done, now
         if done < total and now - self._last < seconds_between(terminal=self._terminal):
             return
         self._last = now
-        rate = (done - self._begun) / max(now - self._start, 1e-9)
-        left = f", {(total - done) / rate:,.0f} s left" if rate > 0 and done < total else ""
-        shown = [f"{key.replace('_', ' ')} {_figure(value)}" for key, value in figures.items()]
-        line = f"{self._name}: {done:,.0f} of {total:,.0f} {unit}{left} ({', '.join(shown)})"
         sys.stderr.write(f"\r\x1b[K{line}" if self._terminal else line + "\n")
         if self._terminal and done >= total:
             sys.stderr.write("\n")
         sys.stderr.flush()
-
-
-def _figure(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
