@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from campana.generation import kv
 from campana.generation.engine import Request
 from campana.generation.kv import Row, Shelf, capacity_for
 
@@ -22,18 +26,27 @@ def write(row: Row, place: int) -> None:
 
 
 def check(shelf: Shelf) -> None:
-    for bucket in shelf.buckets:
+    buckets = shelf.buckets
+    for before, bucket in pairwise(buckets):
+        assert before.capacity < bucket.capacity or (before.capacity == bucket.capacity and len(before.rows) == kv.ROWS)
+    for bucket in buckets:
+        assert 0 < len(bucket.rows) <= kv.ROWS, "an empty bucket goes"
         for slot, row in enumerate(bucket.rows):
             assert (row.bucket, row.slot) == (bucket, slot)
             assert row.length <= bucket.capacity
             for layer in (0, 1):
                 for part, kept in enumerate(bucket.open(layer, SIZE, SIZE, LIKE)):
-                    assert kept.isfinite().all()
+                    assert kept[: len(bucket.rows)].isfinite().all()
                     expected = float(row.request.id) * 1000 + torch.arange(row.length) + 0.25 * layer + 0.125 * part
                     assert torch.equal(kept[slot, 0, : row.length, 0], expected)
 
 
-@settings(deadline=None, max_examples=25)
+@pytest.fixture(autouse=True)
+def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv, "ROWS", 3)
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(st.integers(1, 200), st.integers(-9, -1), st.just(0)), max_size=40))
 def test_rows_keep_what_was_written(actions: list[int]) -> None:
     shelf, made, present = Shelf(), 0, set[str]()

@@ -181,3 +181,11 @@ def test_fields_that_move_no_token_are_not_in_the_key() -> None:
     assert Packed(max_rows=3, prefill_tokens=9).identity() == Packed().identity()
     assert Transformers(batch_size=3).identity() != Transformers().identity()
     assert (Packed().group_size, Transformers(batch_size=3).group_size) == (None, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_softmax_of_short_numbers_is_that_of_fp32_rounded_once(dtype: torch.dtype) -> None:
+    """transformers asks for fp32 by name; attention here relies on torch's own."""
+    scores = torch.randn(48, 3, 192).to(dtype) * 4
+    scores[:, :, 150:] = float("-inf")
+    assert torch.equal(scores.softmax(-1), scores.softmax(-1, dtype=torch.float32).to(dtype))

@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from campana.generation.kv import capacity_for
+from campana.generation.kv import ROWS, capacity_for
 
 WORTHWHILE = 256
 """Waiting prompt tokens from which on the packed engine reads them at once while others are under way."""
@@ -82,7 +82,6 @@ def answering_passes(
     waiting = [(int(prompts[k]), int(answers[k])) for k in order]
     classes = np.asarray([capacity_for(n) for n in range(1, max((p + a for p, a in waiting), default=0) + 3)], np.int64)
     length, left = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    room: dict[int, int] = {}
     passes: list[AnswerPass] = []
     peak = most_rows = at = 0
     while at < len(waiting) or len(length):
@@ -91,7 +90,7 @@ def answering_passes(
         new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
         length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
         held = classes[length]  # the bucket for length + 1 tokens: `classes` starts at 1
-        peak = max(peak, _held(room, held))
+        peak = max(peak, _held(held))
         most_rows = max(most_rows, len(length))
         read = [row[0] for row in pack]
         passes.append(AnswerPass(sum(read), len(read), sum(n * n for n in read), len(length), int(held.sum())))
@@ -112,15 +111,10 @@ def _next_pack(waiting: Sequence[tuple[int, int]], at: int, free: int, budget: i
     return pack if is_last or not has_rows or total >= WORTHWHILE else []
 
 
-def _held(room: dict[int, int], held: np.ndarray) -> int:
-    """Places of all buckets. A bucket's room doubles as rows come and goes when the last one leaves (`generation.kv`)."""
-    capacities, counts = np.unique(held, return_counts=True)
-    now = dict(zip(capacities.tolist(), counts.tolist(), strict=True))
-    for capacity in set(room) - set(now):
-        del room[capacity]
-    for capacity, count in now.items():
-        room[capacity] = max(room.get(capacity, 0), 1 << (count - 1).bit_length())
-    return sum(capacity * rows for capacity, rows in room.items())
+def _held(classes: np.ndarray) -> int:
+    """Places of all buckets, of which all of a class but the last are full (`generation.kv`); a bucket's places are kept as rows leave."""
+    capacities, counts = np.unique(classes, return_counts=True)
+    return int((capacities * (-(-counts // ROWS) * ROWS)).sum())
 
 
 def batched_passes(prompts: Sequence[int], answers: Sequence[int], *, batch_size: int) -> AnsweringPasses:

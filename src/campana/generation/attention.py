@@ -7,8 +7,8 @@ keyword `campana_pass`; every layer calls `attend` here, which asks the pass.
     StepPass(shelf)       # one new token for every row: attention over the row's own bucket, places not yet written masked out
 
 Nothing that is computed for a row depends on another row: prompts attend alone, and of a step each row is a product of its own (with
-its group of query heads) whose sizes come from its own length. Sliding windows and soft-caps are honoured; attention sinks and position
-biases are refused.
+its group of query heads) whose sizes come from its own length. Of 16-bit scores torch itself computes the softmax in fp32. Sliding
+windows and soft-caps are honoured; attention sinks and position biases are refused.
 
 Legend: T tokens of the pass, R rows, H query heads, K key-value heads, G query heads a key-value head, D head size, L places.
 """
@@ -123,8 +123,7 @@ class _BucketView:
             scores = torch.tanh(scores / heads.softcap) * heads.softcap + mask
         else:
             scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=heads.scaling)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
-        torch.bmm(weights, values, out=out.view(num_rows * num_kv, -1, value_dim))
+        torch.bmm(torch.softmax(scores, dim=-1), values, out=out.view(num_rows * num_kv, -1, value_dim))
 
     def _places_for(self, num_kv: int) -> Tensor:
         """Of each row and head, the place of the new key in the bucket's keys seen as one list."""
@@ -161,8 +160,7 @@ def _causal(query_1HTD: Tensor, key_1KTD: Tensor, value_1KTD: Tensor, heads: Hea
     hidden = distance < 0
     if heads.window is not None:
         hidden |= distance >= heads.window
-    weights = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1, dtype=torch.float32)
-    return torch.matmul(weights.to(value.dtype), value)
+    return torch.matmul(torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1), value)
 
 
 def attend(

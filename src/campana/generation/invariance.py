@@ -131,8 +131,8 @@ def prove(forward: Lent, probe: Sequence[int], expected_V: Tensor) -> None:
 
 def _probe_logits(forward: Lent, probe: Sequence[int], others: Sequence[tuple[int, ...]]) -> Tensor:
     """The logits after `probe`, whose last token is read in a step, with other prompts before it."""
-    shelf = Shelf()
     prompts = [*others, tuple(probe[:-1])]
+    shelf = Shelf()
     rows = [Row(Request(str(number), prompt), len(prompt)) for number, prompt in enumerate(prompts)]
     for row in rows:
         shelf.put(row)

@@ -1,13 +1,15 @@
 """The keys and values of the answers under way: rows of one length class lie together, so attention needs no copy and no long padding.
 
-It owns where a row's keys lie, their growth, and the compaction when a row leaves. It knows nothing of models or tokens.
+It owns where a row's keys lie and the compaction when a row leaves. It knows nothing of models or tokens.
 
     shelf = Shelf()
-    shelf.put(row)                    # into the bucket for row.length + 1 tokens
-    shelf.advance()                   # rows that outgrew their bucket move to the next
+    shelf.put(row)                    # into a bucket for row.length + 1 tokens
+    shelf.advance()                   # rows that outgrew their bucket move to the next class
     for bucket in shelf.buckets: ...  # bucket.rows; bucket.open(layer, ...) -> (keys_RHLD, values_RHLD)
 
-The bucket of a row depends on the row's own length alone: what attention reads for a row never depends on its neighbours.
+A bucket holds at most `ROWS` rows and reserves room for them at once: it never grows by copying, and what it does not use takes no memory
+(the system gives pages as they are written). All buckets of a class but the last are full, and an empty one goes. The class of a row
+depends on the row's own length alone: what attention reads for a row never depends on its neighbours.
 
 Legend: R rows, H key-value heads, L places, D head size.
 """
@@ -21,6 +23,9 @@ from campana.generation.engine import Request
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ROWS = 32
+"""Of a bucket."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,94 +49,95 @@ def capacity_for(length: int) -> int:
     return -(-length // step) * step
 
 
+@dataclass(slots=True)
+class _Kept:
+    """Of one layer."""
+
+    keys: Tensor
+    values: Tensor
+    num_used: int = 0
+    """Slots that were ever used; those after them hold anything."""
+
+
 class Bucket:
-    """Rows whose length falls into one class, and their keys and values by layer."""
+    """Some rows whose length falls into one class, and their keys and values by layer."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.rows: list[Row] = []
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[int, _Kept] = {}
 
     def open(self, layer: int, key_HD: tuple[int, int], value_HD: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values (rows, heads, capacity, head size), with room for all rows; unused places hold finite numbers."""
-        pair = self._kept.get(layer)
-        if pair is None or pair[0].shape[0] < len(self.rows):
-            pair = self._grown(pair, key_HD, value_HD, like)
-            self._kept[layer] = pair
-        return pair
+        """The layer's keys and values (`ROWS`, heads, capacity, head size); unused places of the rows hold finite numbers."""
+        kept = self._kept.get(layer)
+        if kept is None:
+            shapes = [(ROWS, num_heads, self.capacity, head_dim) for num_heads, head_dim in (key_HD, value_HD)]
+            kept = self._kept[layer] = _Kept(*(like.new_empty(shape) for shape in shapes))
+        if kept.num_used < len(self.rows):
+            for part in (kept.keys, kept.values):
+                part[kept.num_used : len(self.rows)] = 0
+            kept.num_used = len(self.rows)
+        return kept.keys, kept.values
 
     def add(self, row: Row) -> None:
         """Give a row the last slot. Its keys are the caller's to write."""
         row.bucket, row.slot = self, len(self.rows)
         self.rows.append(row)
 
-    def remove(self, row: Row) -> None:
-        """Take a row out; the last row moves into its slot. The memory of an empty bucket is given back."""
-        last = self.rows.pop()
-        if last is not row:
-            for pair in self._kept.values():
-                for kept in pair:
-                    kept[row.slot] = kept[last.slot]
-            self.rows[row.slot], last.slot = last, row.slot
-        row.bucket, row.slot = None, -1
-        if not self.rows:
-            self._kept.clear()
-
-    def move(self, row: Row, target: Bucket) -> None:
-        """Take a row with its keys and values to a larger bucket."""
-        slot, length = row.slot, row.length
-        target.rows.append(row)
-        for layer, (keys, values) in self._kept.items():
-            sizes = (keys.shape[1], keys.shape[3]), (values.shape[1], values.shape[3])
-            for old, new in zip((keys, values), target.open(layer, *sizes, keys), strict=True):
-                new[len(target.rows) - 1, :, :length] = old[slot, :, :length]
-        self.remove(row)
-        row.bucket, row.slot = target, len(target.rows) - 1
-
-    def _grown(
-        self, pair: tuple[Tensor, Tensor] | None, key_HD: tuple[int, int], value_HD: tuple[int, int], like: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        room = 1 << (len(self.rows) - 1).bit_length()
-        grown: list[Tensor] = []
-        for part, (num_heads, head_dim) in enumerate((key_HD, value_HD)):
-            new = like.new_zeros((room, num_heads, self.capacity, head_dim))
-            if pair is not None:
-                new[: pair[part].shape[0]] = pair[part]
-            grown.append(new)
-        return grown[0], grown[1]
+    def copy(self, slot: int, target: Bucket, target_slot: int, length: int) -> None:
+        """Write the first keys and values of a slot to another bucket's."""
+        for layer, kept in self._kept.items():
+            sizes = [(part.shape[1], part.shape[3]) for part in (kept.keys, kept.values)]
+            for old, new in zip((kept.keys, kept.values), target.open(layer, *sizes, kept.keys), strict=True):
+                new[target_slot, :, :length] = old[slot, :, :length]
 
 
 class Shelf:
-    """All rows under way, by bucket."""
+    """All rows under way, by class and bucket."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, Bucket] = {}
+        self._classes: dict[int, list[Bucket]] = {}
 
     @property
     def buckets(self) -> list[Bucket]:
         """Those with rows, the shortest first."""
-        return [bucket for _, bucket in sorted(self._buckets.items()) if bucket.rows]
+        return [bucket for _, buckets in sorted(self._classes.items()) for bucket in buckets]
 
     @property
     def rows(self) -> list[Row]:
         """All rows, bucket by bucket, slot by slot: the order of a decoding pass."""
         return [row for bucket in self.buckets for row in bucket.rows]
 
-    def put(self, row: Row) -> None:
-        """Give a new row its place."""
-        self._bucket_for(row).add(row)
+    def put(self, row: Row) -> Bucket:
+        """Give a row its place: the last of its class."""
+        capacity = capacity_for(row.length + 1)
+        buckets = self._classes.setdefault(capacity, [])
+        if not buckets or len(buckets[-1].rows) == ROWS:
+            buckets.append(Bucket(capacity))
+        buckets[-1].add(row)
+        return buckets[-1]
 
     def advance(self) -> None:
         """Move rows whose next token does not fit."""
         for row in self.rows:
-            if row.bucket is not None and row.length + 1 > row.bucket.capacity:
-                row.bucket.move(row, self._bucket_for(row))
+            bucket, slot = row.bucket, row.slot
+            if bucket is not None and row.length + 1 > bucket.capacity:
+                bucket.copy(slot, self.put(row), row.slot, row.length)
+                self._fill(bucket, slot)
 
     def take_out(self, row: Row) -> None:
         """A row has ended."""
         if row.bucket is not None:
-            row.bucket.remove(row)
+            self._fill(row.bucket, row.slot)
+            row.bucket, row.slot = None, -1
 
-    def _bucket_for(self, row: Row) -> Bucket:
-        capacity = capacity_for(row.length + 1)
-        return self._buckets.setdefault(capacity, Bucket(capacity))
+    def _fill(self, bucket: Bucket, slot: int) -> None:
+        """The last row of the class takes a slot that became free."""
+        buckets = self._classes[bucket.capacity]
+        end = buckets[-1]
+        last = end.rows.pop()
+        if end is not bucket or len(end.rows) != slot:
+            end.copy(len(end.rows), bucket, slot, last.length)
+            bucket.rows[slot], last.bucket, last.slot = last, bucket, slot
+        if not end.rows:
+            buckets.pop()
