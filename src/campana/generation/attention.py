@@ -21,13 +21,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from campana.errors import ModelError
-from campana.generation.kv import Bucket, Row, Shelf
+from campana.generation.kv import ROWS, Bucket, Row, Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 IMPLEMENTATION = "campana_packed"
 """The name under which transformers finds `attend`."""
+
+SMALL_PRODUCT = 4096
+"""Multiplications of a batch of 16-bit products up to which torch takes other kernels, whose sums round otherwise (its oneDNN gate): a few
+rows of a tiny model. They are computed with more rows beside them."""
 
 _REFUSED = ("s_aux", "position_bias", "cache")
 
@@ -106,24 +110,30 @@ class _BucketView:
         self.num_rows = len(bucket.rows)
         self._lengths_R = torch.tensor([row.length for row in bucket.rows])
         self._places: dict[int, Tensor] = {}
-        self._masks: dict[tuple[int | None, int], Tensor] = {}
+        self._masks: dict[tuple[int | None, int, int], Tensor] = {}
 
     def attend(self, layer: int, heads: Heads, query_RHD: Tensor, key_RKD: Tensor, value_RKD: Tensor, out: Tensor) -> None:
         num_kv, head_dim = heads.key_size
-        value_dim, capacity, num_rows = heads.value_size[1], self._bucket.capacity, self.num_rows
+        value_dim, capacity = heads.value_size[1], self._bucket.capacity
         keys, values = self._bucket.open(layer, heads.key_size, heads.value_size, key_RKD)
         places = self._places_for(num_kv)
         keys.view(-1, head_dim).index_copy_(0, places, key_RKD.reshape(-1, head_dim))
         values.view(-1, value_dim).index_copy_(0, places, value_RKD.reshape(-1, value_dim))
-        mask = self._mask_for(heads.window, num_kv, key_RKD)
-        query = query_RHD.view(num_rows * num_kv, -1, head_dim)
+        is_small = self.num_rows * query_RHD.shape[1] * min(head_dim, value_dim) * capacity <= SMALL_PRODUCT
+        num_rows = ROWS if is_small else self.num_rows
+        query = torch.nn.functional.pad(query_RHD, (0, 0, 0, 0, 0, num_rows - self.num_rows)) if is_small else query_RHD
+        attended = out.new_empty((num_rows, out.shape[1])) if is_small else out
+        mask = self._mask_for(heads.window, num_rows, num_kv, key_RKD)
+        query = query.view(num_rows * num_kv, -1, head_dim)
         keys, values = keys[:num_rows].view(-1, capacity, head_dim), values[:num_rows].view(-1, capacity, value_dim)
         if heads.softcap is not None:
             scores = torch.bmm(query, keys.transpose(1, 2)) * heads.scaling
             scores = torch.tanh(scores / heads.softcap) * heads.softcap + mask
         else:
             scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=heads.scaling)
-        torch.bmm(torch.softmax(scores, dim=-1), values, out=out.view(num_rows * num_kv, -1, value_dim))
+        torch.bmm(torch.softmax(scores, dim=-1), values, out=attended.view(num_rows * num_kv, -1, value_dim))
+        if is_small:
+            out.copy_(attended[: self.num_rows])
 
     def _places_for(self, num_kv: int) -> Tensor:
         """Of each row and head, the place of the new key in the bucket's keys seen as one list."""
@@ -132,16 +142,17 @@ class _BucketView:
             self._places[num_kv] = heads + self._lengths_R.repeat_interleave(num_kv)
         return self._places[num_kv]
 
-    def _mask_for(self, window: int | None, num_kv: int, like: Tensor) -> Tensor:
+    def _mask_for(self, window: int | None, num_rows: int, num_kv: int, like: Tensor) -> Tensor:
         """(R * K, 1, L): 0 where the row may look, minus infinity elsewhere. A window of w sees the token itself and w - 1 before it."""
-        if (window, num_kv) not in self._masks:
-            places_L, lengths_R1 = torch.arange(self._bucket.capacity), self._lengths_R[:, None]
+        if (window, num_rows, num_kv) not in self._masks:
+            lengths_R = torch.nn.functional.pad(self._lengths_R, (0, num_rows - self.num_rows))
+            places_L, lengths_R1 = torch.arange(self._bucket.capacity), lengths_R[:, None]
             seen = places_L <= lengths_R1
             if window is not None:
                 seen &= places_L > lengths_R1 - window
             mask = torch.zeros(seen.shape, dtype=like.dtype).masked_fill_(~seen, float("-inf"))
-            self._masks[(window, num_kv)] = mask.repeat_interleave(num_kv, dim=0)[:, None, :]
-        return self._masks[(window, num_kv)]
+            self._masks[(window, num_rows, num_kv)] = mask.repeat_interleave(num_kv, dim=0)[:, None, :]
+        return self._masks[(window, num_rows, num_kv)]
 
 
 def _causal(query_1HTD: Tensor, key_1KTD: Tensor, value_1KTD: Tensor, heads: Heads) -> Tensor:

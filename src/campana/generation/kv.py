@@ -71,8 +71,8 @@ class Bucket:
         """The layer's keys and values (`ROWS`, heads, capacity, head size); unused places of the rows hold finite numbers."""
         kept = self._kept.get(layer)
         if kept is None:
-            shapes = [(ROWS, num_heads, self.capacity, head_dim) for num_heads, head_dim in (key_HD, value_HD)]
-            kept = self._kept[layer] = _Kept(*(like.new_empty(shape) for shape in shapes))
+            key_RHLD, value_RHLD = ((ROWS, num_heads, self.capacity, head_dim) for num_heads, head_dim in (key_HD, value_HD))
+            kept = self._kept[layer] = _Kept(like.new_empty(key_RHLD), like.new_empty(value_RHLD))
         if kept.num_used < len(self.rows):
             for part in (kept.keys, kept.values):
                 part[kept.num_used : len(self.rows)] = 0
@@ -87,8 +87,8 @@ class Bucket:
     def copy(self, slot: int, target: Bucket, target_slot: int, length: int) -> None:
         """Write the first keys and values of a slot to another bucket's."""
         for layer, kept in self._kept.items():
-            sizes = [(part.shape[1], part.shape[3]) for part in (kept.keys, kept.values)]
-            for old, new in zip((kept.keys, kept.values), target.open(layer, *sizes, kept.keys), strict=True):
+            key_HD, value_HD = ((part.shape[1], part.shape[3]) for part in (kept.keys, kept.values))
+            for old, new in zip((kept.keys, kept.values), target.open(layer, key_HD, value_HD, kept.keys), strict=True):
                 new[target_slot, :, :length] = old[slot, :, :length]
 
 
