@@ -57,5 +57,6 @@ def test_where_luck_rules_and_seeds_are_few_intervals_cover_no_less_than_documen
 
 
 @pytest.mark.slow
-def test_comparisons_of_equal_arms_are_rarely_called_different(simulation) -> None:
-    assert simulation.family_wise_error(250, seed=5) <= 0.08  # 0.05 and two Monte Carlo errors
+@pytest.mark.parametrize(("seeds", "luck", "size"), [(3, 0.1, 30), (3, 0.1, 100), (3, 0.3, 30), (5, 0.3, 30)])
+def test_comparisons_of_equal_arms_are_rarely_called_different(simulation, seeds, luck, size) -> None:
+    assert simulation.family_wise_error(250, seeds, luck, size, seed=5) <= 0.08  # 0.05 and two Monte Carlo errors

@@ -53,6 +53,38 @@ def test_seeds_alone_give_the_t_interval_of_the_seeds() -> None:
     assert (estimate.low, estimate.high) == pytest.approx(told, rel=0.02)  # the rest is the adjustment for prompts that do not vary
 
 
+@pytest.mark.parametrize(("seeds", "most"), [(2, 0.014), (3, 0.014)])
+def test_strict_intervals_err_as_rarely_as_promised_where_luck_is_half_of_the_variance(seeds: int, most: float) -> None:
+    rng, studies, prompts = np.random.default_rng(0), 3000, 200
+    luck = math.sqrt((1 + 25 / seeds) / prompts * seeds)
+    wrong = 0
+    for _ in range(studies):
+        table = luck * rng.standard_normal((seeds, 1)) + rng.standard_normal(prompts) + 5 * rng.standard_normal((seeds, prompts))
+        difference = Difference.of(components(table, np.zeros(prompts, int), "macro"), prompts)
+        p_value = difference.p_value() or 0.0
+        estimate = difference.estimate(0.99)
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert (p_value <= 0.01) == (estimate.low > 0 or estimate.high < 0)
+        wrong += p_value <= 0.01
+    assert wrong / studies <= most, wrong / studies
+
+
+def test_prompts_that_differ_alike_within_their_categories_are_not_taken_for_certainty() -> None:
+    codes = np.repeat(np.arange(7), 10)
+    estimate = Difference.of(components((codes < 2).astype(float)[None], codes, "macro"), 20).estimate(0.95)
+    assert (estimate.low, estimate.high) == pytest.approx((0.257, 0.314), abs=0.001)  # one of 70 prompts more is 0.014
+
+
+@pytest.mark.parametrize("value", [1 / 3, 2 / 3, 0.9])
+def test_rounding_is_not_luck(value: float) -> None:
+    found = components(np.full((3, 10), value), np.zeros(10, int), "macro")
+    assert found.seeds_and_residual == 0
+    estimate = score_estimate(found, 0.95)
+    assert estimate.low is not None
+    assert estimate.low < value - 0.1
+
+
 def test_components_are_unbiased() -> None:
     rng = np.random.default_rng(0)
     codes = np.repeat([0, 1], [20, 60])

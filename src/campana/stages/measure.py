@@ -36,7 +36,7 @@ class Measure(StageSpec):
     """Estimates per arm and category, and contrasts between arms. Writes `measure.json`."""
 
     kind: Literal["measure"] = "measure"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     arms: Mapping[str, ArmScores]
     contrasts: tuple[Contrast, ...]
     average: Literal["macro", "micro"] = "macro"

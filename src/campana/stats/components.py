@@ -37,6 +37,8 @@ class Components:
     mean: float
     per_seed: tuple[float, ...]
     """The headline of every seed."""
+    largest: float
+    """The largest absolute value of a prompt, in the mean of the seeds."""
     num_items: int
     num_seeds: int
     num_effective: float
@@ -103,6 +105,7 @@ def components(table_SN: Floats, categories_N: Codes, average: Average) -> Compo
     v_seeds, v_residual = None, None
     if num_seeds > 1:
         v_seeds = float(per_seed_S.var(ddof=1)) / num_seeds
+        v_seeds = v_seeds if v_seeds > NO_VARIANCE else 0.0
         rest_SN = table_SN - means_SC[:, code_N] - prompt_N + category_C[code_N]
         rest_C = _sums(code_N, (rest_SN**2).sum(axis=0))
         v_residual = (_stratified(rest_C, (counts_C - 1) * (num_seeds - 1), share_C)[0] or 0.0) / num_seeds
@@ -110,6 +113,7 @@ def components(table_SN: Floats, categories_N: Codes, average: Average) -> Compo
     return Components(
         mean=float(per_seed_S.mean()),
         per_seed=tuple(float(value) for value in per_seed_S),
+        largest=float(np.abs(prompt_N).max()),
         num_items=num_items,
         num_seeds=num_seeds,
         num_effective=1.0 / float(share_C.sum()),

@@ -19,6 +19,15 @@ Coverage of 95% intervals in the limit of many prompts, lowest and highest over 
     3       0.88 .. 0.97                    0.94 .. 0.97
     5       0.92 .. 0.96                    0.95 .. 0.97
 
+Where `V_S` falls below `V_R` by chance, luck enters neither variance nor degrees of freedom. Of 95% intervals that is outweighed; of
+stricter ones, such as those of several comparisons, it is not: their errors would be two to five times as many as promised. So above
+`TUNED_LEVEL` `r` always enters the degrees of freedom. Errors over those promised, at most, while luck is at most half of the variance:
+
+    seeds   99%, only where V_S > V_R   99%    99.8%, only where V_S > V_R   99.8%
+    2       2.6                         1.1    5.5                           1.6
+    3       2.3                         1.0    5.0                           1.0
+    5       1.7                         1.0    3.5                           1.0
+
 Resampling instead: a bootstrap of prompts alone ignores luck, and a pigeonhole bootstrap (both sampled) knows too little of luck's
 spread with so few seeds. `benchmarks/coverage.py` simulates all of them; docs/statistics.md has its table.
 
@@ -38,6 +47,7 @@ from scipy import stats
 from campana.stats.components import Components
 
 SEED_POWER = 0.8
+TUNED_LEVEL = 0.95
 """See the module's docstring."""
 
 
@@ -67,10 +77,9 @@ def degrees_of_freedom(variance: float, prompts_df: float, seeds_and_residual: f
     return 1.0 / ((1.0 - share) ** 2 / prompts_df + share**SEED_POWER / (num_seeds - 1.0))
 
 
-def df_of(parts: Components) -> float:
-    """The degrees of freedom of a headline's variance."""
-    entering = (parts.seeds_and_residual or 0.0) if parts.seeds else 0.0
-    return degrees_of_freedom(parts.variance or 0.0, parts.prompts_df, entering, parts.num_seeds)
+def seeds_entering(parts: Components, confidence: float) -> float:
+    """`V_S` where it enters the degrees of freedom of an interval of this level, else 0. See the module's docstring."""
+    return (parts.seeds_and_residual or 0.0) if parts.seeds or confidence > TUNED_LEVEL else 0.0
 
 
 def t_quantile(confidence: float, df: float) -> float:
@@ -87,7 +96,7 @@ def score_estimate(parts: Components, confidence: float) -> Estimate:
     mean = min(max(parts.mean, 0.0), 1.0)
     if variance is None:
         return Estimate(mean, 0.0, 1.0, None, None)
-    df = df_of(parts)
+    df = degrees_of_freedom(variance, parts.prompts_df, seeds_entering(parts, confidence), parts.num_seeds)
     spread = mean * (1.0 - mean)
     effective = spread / variance if variance > 0 and spread > 0 else parts.num_effective
     ratio = t_quantile(confidence, df) ** 2 / effective
@@ -108,30 +117,35 @@ class Difference:
     test_error: float | None
     """The one that intervals and p-values use: adjusted where few prompts differ. None: one prompt tells nothing."""
     df: float
+    """Of intervals up to `TUNED_LEVEL`."""
+    strict_df: float
+    """Of those above."""
 
     @classmethod
     def of(cls, parts: Components, num_nonzero: int) -> Difference:
         """Of the components of a table of differences, in `num_nonzero` of whose prompts the sides differ (in the mean of the seeds)."""
         variance = parts.variance
         if variance is None or parts.prompts_and_residual is None:
-            return cls(parts.mean, None, None, parts.prompts_df)
+            return cls(parts.mean, None, None, parts.prompts_df, parts.prompts_df)
         adjusted = adjusted_prompts(parts, num_nonzero) + (parts.seeds or 0.0)
-        entering = (parts.seeds_and_residual or 0.0) if parts.seeds else 0.0
-        df = degrees_of_freedom(adjusted, parts.prompts_df, entering, parts.num_seeds)
-        return cls(parts.mean, math.sqrt(variance), math.sqrt(adjusted), df)
+        df, strict_df = (
+            degrees_of_freedom(adjusted, parts.prompts_df, seeds_entering(parts, level), parts.num_seeds) for level in (TUNED_LEVEL, 1.0)
+        )
+        return cls(parts.mean, math.sqrt(variance), math.sqrt(adjusted), df, strict_df)
 
     @classmethod
     def of_itself(cls) -> Difference:
         """Of two sides that are the same answers: exactly 0."""
-        return cls(0.0, 0.0, 0.0, math.inf)
+        return cls(0.0, 0.0, 0.0, math.inf, math.inf)
 
     def estimate(self, confidence: float) -> Estimate:
         """The interval `mean ± t * test_error`, cut at -1 and 1."""
         if self.test_error is None:
             return Estimate(self.mean, -1.0, 1.0, None, None)
-        half = t_quantile(confidence, self.df) * self.test_error if self.test_error else 0.0
-        df = self.df if math.isfinite(self.df) else None
-        return Estimate(self.mean, max(self.mean - half, -1.0), min(self.mean + half, 1.0), self.standard_error, df)
+        df = self.strict_df if confidence > TUNED_LEVEL else self.df
+        half = t_quantile(confidence, df) * self.test_error if self.test_error else 0.0
+        known = df if math.isfinite(df) else None
+        return Estimate(self.mean, max(self.mean - half, -1.0), min(self.mean + half, 1.0), self.standard_error, known)
 
     def p_value(self) -> float | None:
         """Two-sided, of no difference: 1 - the confidence at which the interval touches 0. None where nothing can be said."""
@@ -139,7 +153,8 @@ class Difference:
             return None
         if self.test_error == 0:
             return 1.0
-        return float(2 * stats.t.sf(abs(self.mean) / self.test_error, self.df))
+        plain, strict = (float(2 * stats.t.sf(abs(self.mean) / self.test_error, df)) for df in (self.df, self.strict_df))
+        return plain if plain > 1 - TUNED_LEVEL else min(max(plain, strict), 1 - TUNED_LEVEL)
 
 
 def adjusted_prompts(parts: Components, num_nonzero: int, growth: float = 1.0) -> float:
@@ -150,7 +165,7 @@ def adjusted_prompts(parts: Components, num_nonzero: int, growth: float = 1.0) -
     count = parts.num_items * growth
     v_prompts = parts.prompts_and_residual or 0.0
     if v_prompts == 0:
-        scale = abs(parts.mean) or 1.0
+        scale = parts.largest or 1.0
         return scale**2 / (parts.num_effective * growth + 1.0) / parts.num_effective
     differing = max(num_nonzero, 1) * growth
     return v_prompts * ((differing + 1.0) / differing) * (count / (count + 1.0))

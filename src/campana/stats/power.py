@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from campana.stats.components import Components
-from campana.stats.estimate import adjusted_prompts, degrees_of_freedom, t_quantile
+from campana.stats.estimate import adjusted_prompts, degrees_of_freedom, seeds_entering, t_quantile
 
 MOST_PROMPTS = 1_000_000
 MOST_SEEDS = 1_000
@@ -40,7 +40,8 @@ def half_width(parts: Components, num_nonzero: int, confidence: float, num_items
     from_seeds = (parts.seeds or 0.0) * fewer
     variance = from_prompts + from_seeds
     counted_twice = ((parts.seeds_and_residual or 0.0) - (parts.seeds or 0.0)) * fewer / growth
-    df = degrees_of_freedom(variance, parts.prompts_df * growth, from_seeds + counted_twice if from_seeds else 0.0, num_seeds)
+    entering = from_seeds + counted_twice if seeds_entering(parts, confidence) else 0.0
+    df = degrees_of_freedom(variance, parts.prompts_df * growth, entering, num_seeds)
     return t_quantile(confidence, df) * math.sqrt(variance)
 
 
