@@ -53,6 +53,19 @@ def test_json_schema(outcome):
     assert (found.value, found.reason) == (0.5, "age: '-1 is less than the minimum of 0'")
 
 
+HUGE = "3" * 400
+
+
+def test_numbers_and_nesting_beyond_a_float_or_the_stack_are_wrong_and_no_crash(outcome):
+    assert outcome(f'{{"age": {HUGE}}}', "json", values={"age": 36}).value == 0.5
+    assert outcome(f"[{HUGE}]", "json", equals_reference=True, reference="[1.5]").value == 0.5
+    assert outcome(f"[{HUGE}]", "json", equals_reference=True, reference=f"[{HUGE}]").value == 1
+    for number in ("1e999", HUGE):
+        assert outcome(number, "json", json_schema={"multipleOf": 0.01}).value == 0.5
+    deep = {"$defs": {"list": {"type": "array", "items": {"$ref": "#/$defs/list"}}}, "$ref": "#/$defs/list"}
+    assert outcome("[" * 400 + "]" * 400, "json", json_schema=deep).value == 0.5
+
+
 def test_a_pattern_in_a_json_schema_cannot_hang(outcome):
     start = time.monotonic()
     found = outcome(f'"{"a" * 5000}!"', "json", json_schema={"type": "string", "pattern": "(a|a|b?a)+$"})

@@ -24,6 +24,8 @@ from campana.checks._numbers import numbers, plain
         ("on 3/4/2020 at 12:30", ["3", "4", "2020", "12", "30"]),
         ("1.5e3 or .5", ["1500", "1/2"]),
         ("3万元，1.5亿", ["30000", "150000000"]),
+        ("这三个数是100，200，300", ["100", "200", "300"]),
+        ("3千万, 2百万, 5千, 5千克", ["30000000", "2000000", "5000", "5"]),
         (r"$\frac{3}{4}$ and \boxed{1{,}000}", ["3/4", "1000"]),
         ("**42**. 5-7 1,2,3", ["42", "5", "7", "1", "2", "3"]),
         ("三百二十一", ["321"]),
@@ -89,6 +91,27 @@ def test_the_last_number_counts_unless_said_otherwise(outcome):
     found = outcome(text, "number", value=42)
     assert (found.value, found.reason) == (0, "expected 42, found 41 (last number in the answer)")
     assert outcome(text, "number", value=2, take="first").value == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("三千五", "3500"),
+        ("三千零五", "3005"),
+        ("一万五", "15000"),
+        ("一百二", "120"),
+        ("十五", "15"),
+        ("三点五万", "35000"),
+        ("万分之三", "3/10000"),
+    ],
+)
+def test_chinese_numbers_as_they_are_spoken(text, value):
+    assert [str(number.value) for number in numbers(text)] == [value]
+
+
+@pytest.mark.parametrize("text", ["0.5", "1/2", "50%", "50"])
+def test_a_reference_in_percent_is_met_by_its_equals(outcome, text):
+    assert outcome(text, "number", reference="50%").value == 1
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,13 @@ def test_contains_keeps_to_whole_words_where_words_have_spaces(outcome):
         "I think it is Paris.",
         "It must be B, surely",
         "Ｂ",
+        "The answer is B. Option A is wrong because it is far.",
+        "答案是B。选项A不正确。",
+        "**Answer: B**\n\nExplanation: choice A is a city in the south.",
+        "B. Paris. Option C is wrong.",
+        "Option B is right. Option A is wrong.",
+        "Option A isn't it, option B",
+        "A is wrong, so the answer is option B",
     ],
 )
 def test_choice_finds_the_letter_or_its_text(outcome, text):
@@ -115,6 +122,13 @@ def test_choice_is_wrong_by_another_or_by_two(outcome, text, told):
     found = outcome(text, "choice", value="B", options=["Lyon", "Paris", "Nice"])
     assert found.value == 0
     assert told in found.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("It is amino acid.", "chose B"), ("acid", "found A"), ("Acid and amino acid", "found A and B")]
+)
+def test_an_option_within_another_is_not_meant(outcome, text, told):
+    assert told in outcome(text, "choice", value="B", options=["acid", "amino acid"]).reason
 
 
 def test_choice_takes_the_letter_from_the_reference(outcome):

@@ -4,8 +4,8 @@
     [n.value for n in numbers("三百二十一")]                            # 321
 
 Digits win: number words (English, Chinese) are read only where a text holds no digits, because `one` and `一` are mostly
-not meant as numbers. Full-width digits, thousands separators, `-$5`, `1.5e3`, `3万` and `\\frac{3}{4}` are read. The minus of `10 - 5` is
-no sign.
+not meant as numbers. Full-width digits, thousands separators, `-$5`, `1.5e3`, `3千万` and `\\frac{3}{4}` are read. The minus of `10 - 5` is
+no sign, and an ASCII digit's full-width comma is no thousands separator (`100，200`).
 A digit that belongs to a name (`H2O`, `m²`) is no number, and `3/4/2020` is three.
 """
 
@@ -24,7 +24,7 @@ _DIGITS = re.compile(
     r"(?P<whole>\d{1,3}(?:[,\u00a0\u202f_'’]\d{3})+(?!\d)|\d+)?(?P<decimals>(?(whole)\.\d+|(?<!\w)\.\d+))?"
     r"(?P<exponent>[eE][-+]?\d{1,3}(?!\d))?"
     r"(?:\s?/\s?(?P<under>\d+)(?![\d/.]))?"
-    r"\s?(?P<scale>[万萬亿億])?\s?(?P<percent>%)?"
+    r"\s?(?P<scale>[十百千]?[万萬亿億]|百(?!分)|千(?![克米瓦卡字帕赫伏安焦]))?\s?(?P<percent>%)?"
 )
 _LATEX = (
     (re.compile(r"\\d?t?frac\s*\{(\d+)\}\s*\{(\d+)\}"), r"\1/\2"),
@@ -38,7 +38,10 @@ _ZH_DIGITS = {
 }
 _ZH_UNITS = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
 _ZH_CHARS = "".join([*_ZH_DIGITS, *_ZH_UNITS, *_SCALES])
-_ZH_NUMBER = re.compile(rf"(负?)(?:([{_ZH_CHARS}]+)分之)?([{_ZH_CHARS}]+)(?:点([{''.join(_ZH_DIGITS)}]+))?")
+_ZH_NUMBER = re.compile(
+    rf"(负?)(?:([{_ZH_CHARS}]+)分之)?([{_ZH_CHARS}]+)(?:点([{''.join(_ZH_DIGITS)}]+)([{''.join(_ZH_UNITS)}]?[{''.join(_SCALES)}])?)?"
+)
+_LIST_COMMA = re.compile(r"(?<=[0-9])，(?=[0-9])")
 
 _EN_ONES = "zero one two three four five six seven eight nine ten"
 _EN_TEENS = "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -66,7 +69,7 @@ class Number:
 
 def prepared(text: str) -> str:
     """The text in which `numbers` counts its positions: half width, no emphasis, LaTeX fractions as `3/4`."""
-    text = without_emphasis(half_width(text))
+    text = without_emphasis(half_width(_LIST_COMMA.sub(", ", text)))
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     return text
@@ -111,42 +114,56 @@ def _in_digits(text: str) -> list[Number]:
         value = Fraction(digits + (match["decimals"] or "") + (match["exponent"] or ""))
         if match["under"] and int(match["under"]) and not dated:
             value /= int(match["under"])
-        value *= _SCALES.get(match["scale"] or "", 1)
+        value *= _scale(match["scale"] or "")
         negative = match["sign"].startswith(("-", "−", "负"))
         found.append(Number(-value if negative else value, match.group().strip(), match.start(), bool(match["percent"])))
     return found
 
 
 def _from_chinese(found: re.Match[str]) -> Number | None:
-    """`found`: sign, denominator of `x分之y`, whole part, decimals."""
-    under = _chinese_whole(found[2]) if found[2] else Fraction(1)
+    """`found`: sign, denominator of `x分之y`, whole part, decimals, their scale (`三点五万`)."""
+    under = _chinese_whole(f"一{found[2]}" if found[2][0] in _SCALES else found[2]) if found[2] else Fraction(1)
     whole = _chinese_whole(found[3])
     if not under or whole is None:
         return None
     if found[4]:
         whole += Fraction("0." + "".join(str(_ZH_DIGITS[ch]) for ch in found[4]))
+    whole *= _scale(found[5] or "")
     value = -whole if found[1] else whole
     percent = found[2] in ("百", "一百")
     return Number(value if percent else value / under, found.group(), found.start(), percent)
 
 
 def _chinese_whole(written: str) -> Fraction | None:
-    """`三百二十一` is 321, `一万二千` 12000, `二〇二四` 2024; None where it is no number (`百万` alone is 1000000)."""
+    """`三百二十一` is 321, `一万二千` 12000, `三千五` 3500, `三千零五` 3005, `二〇二四` 2024; None where it is no number (`百万` alone is
+    1000000).
+    """
     if len(written) > 1 and all(ch in _ZH_DIGITS for ch in written):
         return Fraction(int("".join(str(_ZH_DIGITS[ch]) for ch in written[:_MOST_DIGITS])))
     total = section = digit = 0
+    next_unit = 1  # of a last digit without a unit of its own: a tenth of the unit before it
     for ch in written:
         if ch in _ZH_DIGITS:
             digit = _ZH_DIGITS[ch]
+            next_unit = next_unit if digit else 1
         elif ch in _ZH_UNITS:
             section += (digit or 1) * _ZH_UNITS[ch]
-            digit = 0
+            digit, next_unit = 0, _ZH_UNITS[ch] // 10
         else:
             if not (total or section or digit):
                 return None
             total = (total + section + digit) * _SCALES[ch] if _SCALES[ch] > 10**4 else total + (section + digit) * _SCALES[ch]
             section = digit = 0
-    return Fraction(total + section + digit)
+            next_unit = _SCALES[ch] // 10
+    return Fraction(total + section + digit * next_unit)
+
+
+def _scale(written: str) -> int:
+    """`千万` is 10000000."""
+    scale = 1
+    for ch in written:
+        scale *= _SCALES.get(ch) or _ZH_UNITS[ch]
+    return scale
 
 
 def _from_english(found: re.Match[str]) -> Number:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from string import ascii_uppercase
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,11 +15,22 @@ from campana.checks._protocol import Check, Outcome
 from campana.checks._text import final_text, fold, half_width, shown, without_emphasis
 from campana.records import Answer, Item
 
-_MARKED = re.compile(
-    r"(?:\b(?:answer|choice|option)(?:\s+is)?|答案(?:是|为|选)?|正确(?:选项|答案)(?:是|为)?|故?选(?:择|项)?)\s*[:=]?\s*[(\[{]?\s*([A-Za-z])(?![A-Za-z'])",
+_LETTER = r"\s*[:=]?\s*[(\[{]?\s*([A-Za-z])(?![A-Za-z'])"
+_ANSWER = re.compile(
+    r"(?:\b(?:answer(?:\s+is)?|(?:choice|option)\s+is)(?:\s*:)?(?:\s+(?:option|choice))?"
+    r"|答案(?:是|为|选)?(?:选项)?|正确(?:选项|答案)(?:是|为)?|选项[是为]|[故应]?选(?:择)?)" + _LETTER,
     re.IGNORECASE,
 )
-_LEADING = re.compile(r"\A\s*[(\[]?\s*([A-Za-z])\s*(?:[)\].:,、。;]|\Z|\n|(?<=[B-HJ-Z])\s)")
+"""What says that a letter is the answer."""
+_MENTIONED = re.compile(
+    r"(?:\b(?:choice|option)|选项)"
+    + _LETTER
+    + r"(?!['’.,)\]]?\s*(?:(?:is|are|was|does)(?:n't|n’t|\s+not)|is\s+(?:wrong|incorrect|false)|[是就]?[不错误]))",
+    re.IGNORECASE,
+)
+"""What speaks of an option, and not against it."""
+_LEADING = re.compile(r"\A\s*[(\[]?\s*([A-Za-z])\s*(?:[)\].:,、。;]|\Z|\n)")
+_LEADING_WORD = re.compile(r"\A\s*([B-HJ-Z])\s")
 _STANDING = re.compile(r"(?<![A-Za-z0-9'])([A-Z])(?![A-Za-z0-9'])")
 
 
@@ -27,6 +38,7 @@ class Choice(Check):
     """The answer names the right option, by its letter or by its text, and no other."""
 
     kind: Literal["choice"] = "choice"
+    version: ClassVar[int] = 2
     value: str | None = Field(default=None, pattern=r"^[A-Za-z]$")
     """The right letter; None: the letter that the item's reference names."""
     options: tuple[str, ...] = ()
@@ -61,18 +73,18 @@ class Choice(Check):
         return ascii_uppercase[: len(self.options) or self.num_options]
 
     def _named(self, text: str) -> list[str]:
-        """The letters that a text chooses: after the last `answer is`; else at its start; else by an option's text; else standing alone."""
+        """The letters that a text chooses: after the last `answer is`; else at its start; else after the last `option`; else by an option's
+        text; else standing alone.
+        """
         text = without_emphasis(half_width(text))
         letters = self._letters()
-        marked = [found[1].upper() for found in _MARKED.finditer(text) if found[1].upper() in letters and not _is_article(found)]
-        if marked:
-            return [marked[-1]]
-        leading = _LEADING.match(text)
-        if leading and leading[1].upper() in letters:
-            return [leading[1].upper()]
+        for pattern in (_ANSWER, _LEADING, _MENTIONED, _LEADING_WORD):
+            found = [match[1].upper() for match in pattern.finditer(text) if match[1].upper() in letters and not _is_article(match)]
+            if found:
+                return [found[-1]]
         whole = fold(text)
-        texts = [letter for letter, option in zip(letters, self.options, strict=False) if fold(option) == whole]
-        texts = texts or [letter for letter, option in zip(letters, self.options, strict=False) if _holds(whole, fold(option))]
+        folded = [(letter, fold(option)) for letter, option in zip(letters, self.options, strict=False)]
+        texts = [letter for letter, option in folded if option == whole] or _held(whole, folded)
         if texts:
             return texts
         standing = [found for found in _STANDING.findall(text) if found in letters]
@@ -84,6 +96,17 @@ def _is_article(found: re.Match[str]) -> bool:
     return found[1] == "a" and re.match(r"\s+[a-z]", found.string[found.end() :]) is not None
 
 
-def _holds(text: str, option: str) -> bool:
-    """Whether the option's words stand in the text (Chinese has no spaces between words)."""
-    return bool(option) and re.search(rf"(?<![a-z0-9]){re.escape(option)}(?![a-z0-9])", text) is not None
+def _held(text: str, options: list[tuple[str, str]]) -> list[str]:
+    """The letters of the options whose words stand in the text, and not only within those of a longer one (acid, amino acid)."""
+    spans = {letter: [found.span() for found in re.finditer(_words(option), text)] for letter, option in options if option}
+    longer = [span for each in spans.values() for span in each]
+
+    def is_inside(span: tuple[int, int]) -> bool:
+        return any(start <= span[0] and span[1] <= end and end - start > span[1] - span[0] for start, end in longer)
+
+    return [letter for letter, each in spans.items() if any(not is_inside(span) for span in each)]
+
+
+def _words(option: str) -> str:
+    """Whole words; Chinese has no spaces between them."""
+    return rf"(?<![a-z0-9]){re.escape(option)}(?![a-z0-9])"

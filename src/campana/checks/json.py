@@ -132,12 +132,19 @@ def same(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
-        return left == right or math.isclose(left, right, rel_tol=1e-12)
+        return left == right or ((isinstance(left, float) or isinstance(right, float)) and _close(left, right))
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     return left is None and right is None
+
+
+def _close(left: float, right: float) -> bool:
+    try:
+        return math.isclose(left, right, rel_tol=1e-12)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def _loaded(text: str, *, prefix: bool = False) -> Any:
@@ -160,7 +167,10 @@ def _against(schema: Mapping[str, JsonValue], found: Any) -> str:
     from referencing import Registry
 
     validator = extend(Draft202012Validator, {"pattern": _pattern})
-    error = best_match(validator(schema, registry=Registry()).iter_errors(found))
+    try:
+        error = best_match(validator(schema, registry=Registry()).iter_errors(found))
+    except (OverflowError, RecursionError):
+        return "a number too large, or nesting too deep, for its JSON Schema"
     if error is None:
         return ""
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path).lstrip(".")

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ class NumberCheck(Check):
     """One number of the answer equals the value. Compared exactly, as fractions: `0.5`, `1/2`, `50%` and `五十分之二十五` are equal."""
 
     kind: Literal["number"] = "number"
+    version: ClassVar[int] = 2
     value: int | float | None = None
     """The right number; None: the one that the item's reference holds, taken in the same way."""
     take: Literal["last", "first", "marked"] = "last"
@@ -40,23 +41,26 @@ class NumberCheck(Check):
         gold = self._gold(item)
         if isinstance(gold, Outcome):
             return gold
-        expected = f"expected {plain(gold)}"
+        expected = f"expected {plain(gold[0])}"
         taken = self._taken(final_text(answer))
         if taken is None:
             return Outcome(0.0, f"{expected}, found no number")
         found, where = taken
-        allowed = max(Fraction(self.tolerance), Fraction(self.relative) * abs(gold))
-        if any(abs(reading - gold) <= allowed for reading in found.readings):
+        if any(self._is_near(reading, value) for reading in found.readings for value in gold):
             return Outcome(1.0, f"found {found.written} ({where})")
         return Outcome(0.0, f"{expected}, found {found.written} ({where})")
 
-    def _gold(self, item: Item) -> Fraction | Outcome:
+    def _is_near(self, found: Fraction, value: Fraction) -> bool:
+        return abs(found - value) <= max(Fraction(self.tolerance), Fraction(self.relative) * abs(value))
+
+    def _gold(self, item: Item) -> tuple[Fraction, ...] | Outcome:
+        """The right number in all its readings."""
         if self.value is not None:
-            return Fraction(str(self.value))
+            return (Fraction(str(self.value)),)
         if item.reference is None:
             return Outcome(None, "no reference to compare with")
         taken = self._taken(item.reference)
-        return taken[0].value if taken else Outcome(None, f"the reference {shown(item.reference)} holds no number")
+        return taken[0].readings if taken else Outcome(None, f"the reference {shown(item.reference)} holds no number")
 
     def _taken(self, text: str) -> tuple[Number, str] | None:
         """The number that counts, and where it was found. Without a marker, `marked` takes the last number."""
