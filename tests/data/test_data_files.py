@@ -61,6 +61,22 @@ def test_an_array_with_damaged_elements_loses_only_those(tmp_path) -> None:
     ]
 
 
+def test_a_list_within_a_damaged_element_does_not_end_the_array(tmp_path) -> None:
+    damaged = '{"turns": [{"b": "say "hi""}, {"b": 1}]}'
+    path = tmp_path / "a.json"
+    path.write_text(f'[{{"a": 1}}, {damaged}, {{"a": 2}}, {{"a": 3}}]')
+    found = [found for _, found in reasons(read_rows(path))]
+    assert found == [{"a": 1}, "not JSON", {"b": 1}, {"a": 2}, {"a": 3}]
+    path.write_text(f'[{{"a": 1}}, {damaged}]')
+    assert [found for _, found in reasons(read_rows(path))] == [{"a": 1}, "not JSON", {"b": 1}]
+
+
+def test_a_first_line_that_is_cut_costs_no_other(tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1,\n{"a": 2}\n{"a": 3}\n')
+    assert [found for _, found in reasons(read_rows(path))] == ["not JSON", {"a": 2}, {"a": 3}]
+
+
 def test_an_array_cut_between_elements_is_counted_as_cut(tmp_path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"a": 1},\n')

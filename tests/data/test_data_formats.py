@@ -73,6 +73,8 @@ def test_a_row_becomes_its_turns(part, row, expected) -> None:
         (Alpaca(), {"instruction": "a"}, "missing field"),
         (Alpaca(), {"instruction": "a", "output": ["x"]}, "not text"),
         (Alpaca(), {"instruction": "a", "output": "x", "history": ["y"]}, "bad role order"),
+        (Alpaca(), {"instruction": "a", "output": "x", "history": float("nan")}, "bad role order"),
+        (Alpaca(), {"instruction": "a", "output": "x", "history": 3}, "bad role order"),
         (ShareGPT(), {"conversations": [{"from": "gpt", "value": "b"}]}, "bad role order"),
         (ShareGPT(), {"conversations": [{"from": "human", "value": "b"}]}, "bad role order"),
         (ShareGPT(), {"conversations": [{"from": "human", "value": "a"}, {"from": "observation", "value": "b"}]}, "unknown role"),

@@ -14,7 +14,8 @@ import pytest
 
 from campana.core.store import Store
 from campana.outcome import gather
-from campana.report import render
+from campana.report import render, summary
+from campana.report.answer import answer
 from campana.study import Study
 
 NASTY = "<script>alert('x')</script>"
@@ -133,6 +134,16 @@ def test_a_half_finished_study_has_a_page_that_says_so(study: Study, fill, tmp_p
 
 def test_the_page_of_an_empty_store(study: Study, tmp_path: Path) -> None:
     assert "No answer yet: 0 of" in render(gather(study, Store(tmp_path / "empty")))
+
+
+def test_a_model_whose_operations_nobody_knows_has_a_page(report: dict) -> None:
+    unknown = copy.deepcopy(report)
+    for costs in unknown["costs"]["arms"].values():
+        costs["making"]["flops"] = None
+    unknown["answer"] = answer(unknown["measure"], unknown["costs"], unknown["arms"], (1, 1))
+    assert all(detail["cost_ratio"] is None for detail in unknown["answer"]["details"])
+    assert render(unknown)
+    assert summary(unknown)
 
 
 def test_charts_hold_the_figures_of_the_report(page: str, report: dict) -> None:

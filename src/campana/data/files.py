@@ -127,7 +127,10 @@ def _layout(file: IO[bytes]) -> str:
     first = first.strip()
     if first.startswith(b"["):
         return "array"
-    return "values" if first == b"{" or (first.startswith(b"{") and first.endswith((b",", b"[", b"{", b":"))) else "lines"
+    if first == b"{":
+        return "values"
+    spans = first.startswith(b"{") and first.endswith((b",", b"[", b"{", b":"))
+    return "values" if spans and not isinstance(_json_row(next(filter(bytes.strip, file), b"")), dict) else "lines"
 
 
 def _lines(path: Path, zipped: bool, wanted: Wanted, parse: Callable[[bytes], RawRow]) -> Iterator[tuple[int, int, RawRow | None]]:
@@ -176,14 +179,15 @@ def _values(path: Path, zipped: bool, wanted: Wanted, *, array: bool) -> Iterato
     """Elements of a JSON array, or objects one after the other, through a window that holds one element and a chunk.
 
     Bytes that are not UTF-8 pass through as lone surrogates, so that they cost their own row only. After a broken element it goes on at
-    the next `}, {`; an element that the file's end cuts off is one `truncated JSON` row.
+    the next `}, {`, which may lie inside that element: then its `]` is not the array's. An element that the file's end cuts off is one
+    `truncated JSON` row.
     """
     decoder = json.JSONDecoder()
     with _gzip_errors(path), _opened(path, zipped) as file:
         window = _Window(file)
         if array:
             window.skip_to("[")
-        ordinal = 0
+        ordinal, is_whole = 0, True
         while True:
             start = window.skip(_GAP)
             if start is None or (array and window.text.startswith("]", start)):
@@ -191,17 +195,23 @@ def _values(path: Path, zipped: bool, wanted: Wanted, *, array: bool) -> Iterato
                     yield ordinal, ordinal + 1, DroppedRow("truncated JSON", "the array has no end")
                 elif array and start is not None:
                     window.position = start + 1
-                    if (rest := window.skip(_GAP)) is not None:
+                    rest = window.skip(_GAP)
+                    if rest is not None and is_whole:
                         raise DataError(
                             f"more text after the array that the file starts with: {window.text[rest : rest + 60]!r}",
                             where=str(path),
                             hint="a file is one JSON array, or one object a line",
                         )
+                    following = None if rest is None else window.find(_NEXT_OBJECT, rest)
+                    if following is not None:
+                        window.position = following
+                        continue
                 return
             found = _element(window, decoder, start, ordinal + 1)
             if found is None:
                 continue
             row, end = found
+            is_whole = is_whole and not (isinstance(row, DroppedRow) and row.reason == "not JSON")
             yield ordinal, ordinal + 1, row if wanted(ordinal) else None
             ordinal += 1
             if end is None:

@@ -138,10 +138,10 @@ def _varies(contrast: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], con
 
 
 def _making(costs: Mapping[str, Any], names: Sequence[str], unit: str) -> float | None:
-    """The mean cost of tuning the arms of one side, search included; an arm that is not charged yet makes it unknown."""
+    """The mean cost of tuning the arms of one side, search included; an arm of which it is not known makes it unknown."""
     amounts = [costs["arms"][name]["making"] for name in names]
     values = [amount["measured"]["seconds"] if unit == "seconds" else amount[unit] for amount in amounts]
-    return sum(values) / len(values) if values else None
+    return sum(values) / len(values) if values and None not in values else None
 
 
 def _ratio(amounts: Sequence[float | None]) -> float | None:

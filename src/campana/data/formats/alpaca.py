@@ -35,9 +35,10 @@ class Alpaca(Format):
         turns: list[tuple[str, Any]] = []
         if self.system is not None:
             turns.append(("system", text_field(row, self.system, optional=True)))
-        for pair in (field(row, self.history, optional=True) if self.history else None) or ():
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise DroppedRow("bad role order", "`history` must be a list of [prompt, answer]")
+        history = (field(row, self.history, optional=True) if self.history else None) or []
+        if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+            raise DroppedRow("bad role order", "`history` must be a list of [prompt, answer]")
+        for pair in history:
             turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = text_field(row, self.instruction)
         given = text_field(row, self.input, optional=True) if self.input else ""
