@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from functools import cache
 from importlib.metadata import entry_points
@@ -102,6 +102,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def parts_in(value: Any) -> Iterator[Part]:
+    """The part itself and all parts in its fields; or all that a mapping or a list holds."""
+    if isinstance(value, Part):
+        yield value
+        for name in type(value).model_fields:
+            yield from parts_in(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from parts_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from parts_in(item)
 
 
 def kind_of(part: type[Part]) -> str:

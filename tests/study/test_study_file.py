@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from campana.checks.exact import Exact
+from campana.checks.number import NumberCheck
 from campana.errors import DataError, StudyError
 from campana.study import Study, StudyFile, build_study, load_study
 from campana.study.reading import parse_document, read_document
@@ -215,6 +217,28 @@ def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
     with pytest.raises(DataError, match="number") as caught:
         load_study(folder / "study.yaml", cores=1)
     assert "q2" in str(caught.value)
+
+
+def test_a_raised_version_of_a_check_scores_its_suites_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_study(folder / "study.yaml", cores=1).arms[0].stages
+    monkeypatch.setattr(NumberCheck, "version", 2)
+    after = load_study(folder / "study.yaml", cores=1).arms[0].stages
+    assert after.check[0].key != before.check[0].key
+    assert after.generate[0].key == before.generate[0].key
+
+
+def test_the_version_of_a_check_inside_another_is_in_the_key_and_that_of_one_that_no_item_names_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / "questions.jsonl"
+    items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    nested = [{"kind": "any_of", "checks": [{"kind": "all_of", "checks": [{"kind": "exact", "value": "one"}]}]}]
+    path.write_text("".join(json.dumps({**item, "checks": nested}) + "\n" for item in items), encoding="utf-8")
+    before = load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key
+    monkeypatch.setattr(NumberCheck, "version", 2)
+    assert load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key == before
+    monkeypatch.setattr(Exact, "version", 2)
+    assert load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key != before
 
 
 @pytest.mark.parametrize(

@@ -8,33 +8,18 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from campana.parts import Part
+from campana.parts import Part, parts_in
 
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_digest(spec: Part) -> str:
     """16 hex digits over the modules of the spec's class and of the parts in its fields; empty where a source is not at hand."""
-    digests = [_module_digest(name) for name in sorted({type(part).__module__ for part in _parts(spec)})]
+    digests = [_module_digest(name) for name in sorted({type(part).__module__ for part in parts_in(spec)})]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16] if all(digests) else ""
-
-
-def _parts(value: Any) -> Iterator[Part]:
-    if isinstance(value, Part):
-        yield value
-        for name in type(value).model_fields:
-            yield from _parts(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _parts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _parts(item)
 
 
 @cache

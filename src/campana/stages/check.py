@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from campana.checks._protocol import Check
 from campana.core.spec import Context, Meter, StageSpec
-from campana.parts import part_of
+from campana.parts import ADDED, part_of
 
 
 class CheckStage(StageSpec):
@@ -20,6 +20,8 @@ class CheckStage(StageSpec):
     """How the suite's rows read."""
     default: Annotated[SerializeAsAny[Check] | None, part_of("check")] = None
     """For items that name no check of their own, such as chrF against the reference; None: those are unscored."""
+    versions: Annotated[Mapping[str, int], ADDED] = Field(default_factory=dict)
+    """Of the kinds of check that the suite's items name: the versions that are not 1. The key holds the items' checks as text alone."""
 
     def run(self, context: Context) -> Meter:
         from campana.checks._score import score_answers

@@ -17,7 +17,7 @@ from campana.errors import StudyError
 from campana.generation.engine import Greedy, Sample
 from campana.models.parse import parse_source
 from campana.models.sources.local import Local
-from campana.parts import find, nearest
+from campana.parts import find, kind_of, nearest, parts_in
 from campana.records import Answer, Item
 from campana.stages.check import CheckStage
 from campana.stages.generate import Generate
@@ -68,6 +68,7 @@ class Wiring:
         self._models: dict[str, Stage] = {}
         self._formats: dict[str, Format] = {}
         self._suites_read: dict[str, tuple[Item, ...]] = {}
+        self._raised: dict[str, dict[str, int]] = {}
         self._readers = ReaderWiring(file, self._source, self._heavy)
 
     def stages(self, arm: str, recipe: ArmRecipe | ReaderRecipe) -> ArmStages:
@@ -96,7 +97,7 @@ class Wiring:
             moved = recipe.tune is not None or recipe.generate.temperature > 0
             name = f"{arm} seed={seed}" if moved else arm
             generate[seed] = Stage(self._generate(recipe, suite_format, seed), inputs, self._heavy, f"generate {name}")
-            spec = CheckStage(suite_format=suite_format, default=recipe.check.default)
+            spec = CheckStage(suite_format=suite_format, default=recipe.check.default, versions=self._raised[suite_name])
             check[seed] = Stage(spec, {"answers": generate[seed], "suite": suite_source}, Resources(), f"check {name}")
         return ArmStages(model, prepare, trials, select, tune, generate, check, data_names=data_names)
 
@@ -125,8 +126,8 @@ class Wiring:
         source = self._source(suite.path, f"suites.{name}.path")
         if name not in self._suites_read:
             items = tuple(read_suite(source.path, form))
-            for item in items:
-                parse_checks(item)
+            checks = [part for item in items for part in parts_in(parse_checks(item))]
+            self._raised[name] = {kind_of(type(check)): check.version for check in checks if check.version != 1}
             self._suites_read[name] = items
         return source
 
