@@ -175,6 +175,15 @@ def test_an_arm_that_reads_and_one_that_does_not_are_not_compared(folder: Path) 
         changed(folder, ("measure: {average: macro}\n", f"measure: {{average: macro}}\n{arm}"))
 
 
+def test_readers_that_are_one_work_are_refused(folder: Path) -> None:
+    with pytest.raises(StudyError, match=r"the same work: they differ in read\.checkpoint_seconds only"):
+        changed(
+            folder,
+            ("cross_entropy: {read.objective: cross_entropy}", "cross_entropy: {read.checkpoint_seconds: 10}"),
+            ("spancl: {read.objective: {kind: spancl, weight: 0.5}}", "spancl: {read.checkpoint_seconds: 20}"),
+        )
+
+
 def test_a_smaller_choice_of_questions_is_inside_a_larger_one_and_even(folder: Path) -> None:
     whole = [example.id for example in questions_of(folder / "test.jsonl", None)]
     small, large = (questions_of(folder / "test.jsonl", count) for count in (4, 9))

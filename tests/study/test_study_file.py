@@ -288,6 +288,45 @@ def test_arms_that_are_measured_differently_are_refused(edited: Edited, field: s
         edited(levels[0], changed[0], levels[1], changed[1])
 
 
+@pytest.mark.parametrize(
+    ("changes", "where", "message"),
+    [
+        (
+            ("baselines:", "  nucleus:\n    wide: {generate.top_p: 1.0}\n    narrow: {generate.top_p: 0.5}\nbaselines:"),
+            "study.yaml:17 factors",
+            "differ in generate.top_p only, which moves no number here",
+        ),
+        (
+            ("baselines:", "  memory:\n    a: {tune.micro_batch_tokens: 32}\n    b: {tune.micro_batch_tokens: 64}\nbaselines:"),
+            "study.yaml:17 factors",
+            "differ in tune.micro_batch_tokens only",
+        ),
+        (
+            ("  untuned: {tune: null}", "  untuned: {tune: null}\n  again: {tune.method: full, tune.lr: 1e-5}"),
+            "study.yaml:26 baselines.again",
+            "arms 'method=full size=small' and 'again' are the same work: nothing in them differs",
+        ),
+        (
+            ("{tiny: tiny-model}", "{tiny: tiny-model, same: tiny-model}", "  untuned:", "  twin: {tune: null, model: same}\n  untuned:"),
+            "study.yaml:26 baselines.untuned",
+            "arms 'twin' and 'untuned' are the same work: they differ in model only",
+        ),
+    ],
+    ids=["top_p of greedy answers", "memory", "a baseline that is an arm", "one model by two names"],
+)
+def test_arms_that_are_one_work_are_refused(edited: Edited, changes: tuple[str, ...], where: str, message: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        edited(*changes)
+    assert caught.value.where == where
+    assert message in caught.value.message
+    assert "exclude" in (caught.value.hint or "")
+
+
+def test_sampled_answers_may_differ_in_their_nucleus(edited: Edited) -> None:
+    nucleus = "  nucleus:\n    wide: {generate.top_p: 1.0}\n    narrow: {generate.top_p: 0.5}\nbaselines:"
+    assert len(edited("baselines:", nucleus, "max_new_tokens: 8", "max_new_tokens: 8, temperature: 1").arms) == 9
+
+
 def test_a_data_set_of_a_hub_that_is_not_here_is_told(edited: Edited) -> None:
     with pytest.raises(DataError, match="certainly-not-here"):
         edited("path: rows.jsonl", 'path: "hf:someone/certainly-not-here@abc123"')

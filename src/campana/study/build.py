@@ -98,6 +98,7 @@ def _build(file: StudyFile, document: Document, base_dir: Path, name: str, path:
         declared,
     )
     _check_same_measurement(recipes, document)
+    _check_different_work(arms, document)
     return Study(name, path, file, tuple(arms), _measure(file, drafts, arms, document))
 
 
@@ -113,6 +114,22 @@ def _check_same_measurement(recipes: Mapping[str, ArmRecipe | ReaderRecipe], doc
                 where=document.where(("base", section)),
                 hint=f"give every arm the same {section}.{name}",
             )
+
+
+def _check_different_work(arms: Sequence[Arm], document: Document) -> None:
+    """Two arms that are one work would be one run compared with itself, and always found equivalent."""
+    seen: dict[tuple[str, ...], Arm] = {}
+    for arm in arms:
+        other = seen.setdefault(tuple(stage.key for stage in arm.stages.check.values()), arm)
+        if other is arm:
+            continue
+        paths = sorted(path for path in {*other.recipe, *arm.recipe} if other.recipe.get(path) != arm.recipe.get(path))
+        told = f"they differ in {', '.join(paths)} only, which moves no number here" if paths else "nothing in them differs"
+        raise StudyError(
+            f"arms {other.name!r} and {arm.name!r} are the same work: {told}",
+            where=document.where(("baselines", arm.name) if arm.baseline else ("factors",)),
+            hint="leave one of them out (a level, a baseline, or a combination under `exclude`), or let them differ in what moves numbers",
+        )
 
 
 def _recipes(drafts: Sequence[Draft], document: Document) -> dict[str, ArmRecipe | ReaderRecipe]:
