@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -99,6 +100,28 @@ def test_two_studies_of_one_name_are_forgotten_apart(store: Store) -> None:
     store.record_run("study", [first.key], study="/a/study.yaml")
     store.record_run("study", [second.key], study="/b/study.yaml")
     assert plan_gc(store, last_runs=1) == []
+
+
+def test_stray_files_are_no_objects(store: Store) -> None:
+    stage = grow("one")
+    put(store, stage)
+    store.record_run("study", [stage.key])
+    for folder in ("objects", "work", "runs", "quarantine"):
+        (store.root / folder).mkdir(exist_ok=True)
+        (store.root / folder / "notes.txt").write_text("mine")
+    assert make_plan([stage], store).missing == ()
+    assert plan_gc(store) == []
+    assert verify(store) == []
+
+
+@pytest.mark.parametrize("record", [{}, {"keys": None}, {"keys": [1]}])
+def test_a_run_record_that_names_no_keys_is_damaged(store: Store, record: dict[str, object]) -> None:
+    put(store, grow("one"))
+    path = store.record_run("study", [])
+    path.write_text(json.dumps(record))
+    with pytest.raises(StoreError, match="which keys") as caught:
+        plan_gc(store)
+    assert caught.value.where == str(path)
 
 
 def test_earlier_forms_of_a_study_can_be_forgotten(store: Store) -> None:

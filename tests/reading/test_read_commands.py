@@ -76,6 +76,22 @@ def test_words_that_do_not_go_together(campana: Any, reader_folder: Path, tmp_pa
     assert (code, "no data file here" in err) == (2, True)
 
 
+def test_a_path_that_cannot_be_opened_is_named(campana: Any, tmp_path: Path) -> None:
+    asked = tmp_path / "q.jsonl"
+    asked.write_text(lines(row(1)), encoding="utf-8")
+    none, file = tmp_path / "none.json", tmp_path / "file"
+    file.touch()
+    for path, problem in ((none, "No such file or directory"), (tmp_path, "Is a directory")):
+        code, _, err = campana("read", "score", asked, "--predictions", path)
+        assert (code, err) == (1, f"error: {path}: {problem}\n")
+    code, _, err = campana("read", "edit", asked, "-o", tmp_path / "none" / "e.jsonl")
+    assert (code, err) == (1, f"error: {tmp_path}/none/e.jsonl.part: No such file or directory\n")
+    code, _, err = campana("gc", "--store", file / "store")
+    assert (code, "there is no store here" in err) == (2, True)
+    code, _, err = campana("plan", Path(__file__).parents[2] / "studies/quickstart.yaml", "--store", file / "store")
+    assert (code, err) == (1, f"error: {file}/store/store.json: Not a directory\n")
+
+
 def test_empty_passage_and_question(answer: Any) -> None:
     code, said, err = answer(lines(row(1, context=""), row(2, question=" \n"), row(3)))
     assert (code, ids(said)) == (0, ["q1", "q2", "q3"])

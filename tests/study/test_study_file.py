@@ -162,6 +162,20 @@ WRONG = [
         "which factor 'method' sets within tune.method",
         "leave it out",
     ),
+    (
+        "unknown format field",
+        ("format: alpaca", "format: {kind: sharegpt, rolle: x}"),
+        "study.yaml:6 data.rows.format.rolle",
+        "is not a field here",
+        "'role'",
+    ),
+    (
+        "a home of nobody",
+        ("path: rows.jsonl", "path: ~no-such-person/rows.jsonl"),
+        "study.yaml:6 data.rows.path",
+        "no such file: ~no-such",
+        "",
+    ),
     ("no such baseline", ("method=lora, method=full", "method=lora, untunde"), "study.yaml:2", "no baseline", "untuned"),
 ]
 

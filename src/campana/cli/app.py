@@ -7,6 +7,7 @@ This module only parses words and sends them on; nothing heavy is imported befor
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -70,6 +71,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:  # no path that a person could look at
+            raise
+        _say(f"error: {os.fsdecode(error.filename)}: {error.strerror}")
+        sys.exit(FAILED)
 
 
 def _say(text: str) -> None:

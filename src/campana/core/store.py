@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from campana.core.attempts import Attempt, Attempts
 from campana.core.disk import disk_errors, files_below, read_json, remove_folder, sha256_file, sync_file, sync_folder, write_json
@@ -254,7 +254,7 @@ class Store:
         for folder in sorted(_names(self.root / "runs")):
             paths = [path for path in (self.root / "runs" / folder).glob("*.json") if not path.name.startswith(".")]
             for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
-                record = read_json(path, hint=FORGET)
+                record = _read_run(path)
                 found.setdefault((folder, str(record.get("study", ""))), {})[path] = record
         return found
 
@@ -301,6 +301,14 @@ def _rename(source: Path, target: Path) -> None:
         raise
 
 
+def _read_run(path: Path) -> dict[str, Any]:
+    record = read_json(path, hint=FORGET)
+    keys = record.get("keys")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in cast("list[object]", keys)):
+        raise StoreError("damaged: it does not say which keys the run needs", where=str(path), hint=FORGET)
+    return record
+
+
 def _safe(name: str) -> str:
     """A run's name as a folder's name."""
     kept = "".join(char if char.isalnum() or char in "-_." else "-" for char in name).lstrip(".")
@@ -310,5 +318,5 @@ def _safe(name: str) -> str:
 def _names(folder: Path) -> Collection[str]:
     try:
         return [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a stray file among folders holds nothing of ours
         return []

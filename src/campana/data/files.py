@@ -13,6 +13,7 @@ import contextlib
 import glob
 import gzip
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -34,7 +35,7 @@ def locate_data(text: str) -> Path:
     """The path that a study file's data entry means: a file, a folder, a glob, or `hf:org/name@revision[/folder]` in the local cache."""
     if text.startswith("hf:"):
         return _hugging_face(text)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path's raises for a ~name of nobody
     data_files(path)
     return path
 

@@ -9,6 +9,7 @@ Everything is pinned here: what comes out names one content for ever, or is an e
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _hub(text: str, rest: str) -> ModelSource:
 def _local(text: str, base_dir: Path) -> tuple[ModelSource, Path]:
     from campana.models.sources.local import Local
 
-    path = base_dir / Path(text).expanduser()
+    path = base_dir / os.path.expanduser(text)  # noqa: PTH111  # Path's raises for a ~name of nobody
     if path.is_dir() or path.is_file():
         if (
             path.is_dir()

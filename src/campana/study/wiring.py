@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from campana.checks import parse_checks, score_item
 from campana.core.spec import Resources, Source, Stage
@@ -25,6 +28,7 @@ from campana.stages.model import Model
 from campana.stages.prepare import Portion, Prepare
 from campana.stages.select import Select
 from campana.stages.tune import Tune
+from campana.study.complaints import study_error
 from campana.study.readers import ReaderRecipe, ReaderWiring
 from campana.study.schema import ArmRecipe, Search, StudyFile, TuneRecipe
 from campana.tuning.options import FixedRate, SelectedRate
@@ -108,7 +112,7 @@ class Wiring:
         return ArmStages(model, None, (), None, train, answer, check, first)
 
     def _path(self, text: str, place: str) -> Path:
-        path = locate_data(text) if text.startswith("hf:") else self._base_dir / Path(text).expanduser()
+        path = locate_data(text) if text.startswith("hf:") else self._base_dir / os.path.expanduser(text)  # noqa: PTH111  # Path's raises for a ~name of nobody
         if not path.exists():
             raise StudyError(f"no such file: {text}", where=place, hint=f"looked for {path}; paths are relative to the study file")
         return path.resolve()
@@ -177,7 +181,7 @@ class Wiring:
                 values: Any = {"kind": data.format} if isinstance(data.format, str) else data.format
                 if not isinstance(values, Mapping) or "kind" not in values:
                     raise StudyError("a format is a name or {kind: name, ...}", where=f"data.{name}.format", hint="format: alpaca")
-                self._formats[name] = find("format", str(values["kind"])).model_validate(dict(values))  # type: ignore[assignment]  # the group's kinds are Formats
+                self._formats[name] = _parse_format(name, values)
             require_readable(path, self._formats[name])
         return self._formats[name]
 
@@ -262,3 +266,11 @@ class Wiring:
             max_items=wanted.max_items,
             precision=wanted.precision,
         )
+
+
+def _parse_format(name: str, values: Mapping[str, Any]) -> Format:
+    cls = find("format", str(values["kind"]))
+    try:
+        return cls.model_validate(dict(values))  # type: ignore[return-value]  # the group's kinds are Formats
+    except ValidationError as error:
+        raise study_error(error, cls, values, lambda place: ".".join(map(str, place)), ("data", name, "format")) from None
