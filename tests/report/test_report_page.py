@@ -7,11 +7,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from campana.cli.results import write_report
 from campana.core.store import Store
 from campana.outcome import gather
 from campana.report import render, summary
@@ -53,6 +55,39 @@ def unpacked(page: str, name: str) -> str:
     found = re.search(rf'<script type="application/gzip;base64" id="{name}">([^<]*)</script>', page)
     assert found is not None
     return gzip.decompress(base64.b64decode(found[1])).decode()
+
+
+def test_studies_of_one_name_have_reports_of_their_own(study: Study, fill, tmp_path: Path) -> None:
+    store = fill(study, tmp_path / "store")
+    one, other = (replace(study, name="study", path=tmp_path / folder / "study.yaml") for folder in ("a", "b"))
+    for each in (one, other):
+        each.path.parent.mkdir()
+        each.path.write_text(f"# {each.path}")
+    pages = [write_report(each, store, None)[1] for each in (one, other, one, other)]
+    assert pages[0].parent == store.root / "reports" / "study"
+    assert pages[1].parent.parent == store.root / "reports"
+    assert pages[0] != pages[1]
+    assert pages[2:] == pages[:2]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for folder in ("store", "a", "b"):
+        (tmp_path / folder).rename(moved / folder)
+    again = [
+        write_report(replace(each, path=moved / each.path.parent.name / "study.yaml"), Store(moved / "store"), None)
+        for each in (one, other)
+    ]
+    assert [page.relative_to(moved) for _, page in again] == [page.relative_to(tmp_path) for page in pages[:2]]
+
+
+def test_a_page_that_is_not_of_its_data_is_written_anew(study: Study, fill, tmp_path: Path) -> None:
+    store = fill(study, tmp_path / "store")
+    page_path = write_report(study, store, None)[1]
+    whole, first = page_path.read_bytes(), page_path.stat()
+    assert write_report(study, store, None)[1].stat().st_ino == first.st_ino
+    for broken in (b"", whole[:1000], b"\xff" + whole):
+        page_path.write_bytes(broken)
+        write_report(study, store, None)
+        assert page_path.read_bytes() == whole
 
 
 def test_a_currency_is_text(report: dict) -> None:

@@ -119,7 +119,12 @@ def run(
     store: StorePath = DEFAULT_STORE,
     executor: Annotated[str, typer.Option(help="local: a process a stage; inline: all in this one, for a debugger.")] = "local",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the report; default: reports/<study> in the store.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the report; default: reports/<study> in the store, <study>-<digest> where a namesake has it.",
+        ),
     ] = None,
 ) -> None:
     """Run a study, or go on where it stopped: the same command."""
@@ -163,7 +168,12 @@ def report(
     study: StudyPath,
     store: StorePath = DEFAULT_STORE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to; default: reports/<study> in the store.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to write to; default: reports/<study> in the store, <study>-<digest> where a namesake has it.",
+        ),
     ] = None,
 ) -> None:
     """Write report.html (one self-contained page) and report.json (every number in it)."""

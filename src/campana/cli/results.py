@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,9 @@ from campana.errors import StoreError, UserError
 from campana.outcome import gather
 from campana.parts import nearest
 from campana.study import Study
+
+OWNER = "study.txt"
+"""In a report's default folder: which study it is of, as the place of its file seen from the store."""
 
 SHOWN = ("study", "answer", "arms", "measure", "costs", "pareto", "fairness", "missing", "warnings")
 
@@ -65,31 +69,48 @@ def _item(report: dict[str, Any], item_id: str, as_json: bool) -> str:
 
 
 def default_report_dir(study: Study, store: Store) -> Path:
-    """Where a study's report goes when nobody says."""
-    return store.root / "reports" / study.name
+    """Where a study's report goes when nobody says: `reports/<study>`, or beside it where another file of that name has its report."""
+    folder, whose = store.root / "reports" / study.name, _whose(study, store)
+    if _text(folder / OWNER) in (None, whose):
+        return folder
+    return folder.with_name(f"{study.name}-{hashlib.sha256(whose.encode()).hexdigest()[:8]}")
+
+
+def _whose(study: Study, store: Store) -> str:
+    """Where a study's file lies, seen from the store: the two can be moved together."""
+    return os.path.relpath(study.path.resolve(), store.root.resolve()) if study.path is not None else study.name
 
 
 def write_report(study: Study, store: Store, output: Path | None) -> tuple[dict[str, Any], Path]:
-    """Write report.json and report.html; returns the report and the page's path. What is there and unchanged is left alone."""
+    """Write report.json and report.html; returns the report and the page's path."""
     report = gather(study, store)
-    return report, publish_report(report, output or default_report_dir(study, store))
+    return report, publish_report(report, study, store, output)
 
 
-def publish_report(report: dict[str, Any], folder: Path) -> Path:
-    """Write a report's two files; returns the page's path."""
-    data_path, page_path = folder / "report.json", folder / "report.html"
-    text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
-    if page_path.is_file() and data_path.is_file() and data_path.read_text(encoding="utf-8") == text:
-        return page_path
+def publish_report(report: dict[str, Any], study: Study, store: Store, output: Path | None) -> Path:
+    """Write a report's files; returns the page's path. What is there and unchanged is left alone."""
     from campana.report.page import render
 
-    contents = ((page_path, render(report)), (data_path, text))  # The data last: it says that the page is of it.
+    folder = output or default_report_dir(study, store)
+    page_path = folder / "report.html"
+    contents = {page_path: render(report), folder / "report.json": json.dumps(report, ensure_ascii=False, indent=1) + "\n"}
+    if all(_text(path) == content for path, content in contents.items()):
+        return page_path
+    owner = {} if output else {folder / OWNER: _whose(study, store)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path, content in contents:
+        for path, content in {**owner, **contents}.items():  # The data last: it says that the page is of it.
             partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # Two runs of one study may end at once.
             partial.write_text(content, encoding="utf-8")
             partial.replace(path)
     except OSError as error:
         raise UserError(f"the report cannot be written: {error.strerror}", where=str(folder), hint="give a folder: --output DIR") from error
     return page_path
+
+
+def _text(path: Path) -> str | None:
+    """What a file holds; None where there is none, or it is no text."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, ValueError):
+        return None

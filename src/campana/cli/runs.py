@@ -9,7 +9,7 @@ from pathlib import Path
 from campana.cli.forecasts import forecast
 from campana.cli.live import Console
 from campana.cli.plans import Opened, open_study, plan_of
-from campana.cli.results import default_report_dir, publish_report
+from campana.cli.results import publish_report
 from campana.core.executor import Executor
 from campana.core.graph import by_key
 from campana.core.runner import run
@@ -78,5 +78,4 @@ def _tell(opened: Opened, output: Path | None) -> None:
     report = gather(opened.study, opened.store)
     sys.stdout.write(summary(report, 100) + "\n")
     sys.stdout.flush()
-    folder = output or default_report_dir(opened.study, opened.store)
-    sys.stdout.write(f"\nreport: {publish_report(report, folder)}\n")
+    sys.stdout.write(f"\nreport: {publish_report(report, opened.study, opened.store, output)}\n")
