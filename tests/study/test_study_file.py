@@ -176,6 +176,26 @@ WRONG = [
         "no such file: ~no-such",
         "",
     ),
+    ("unknown format", ("format: alpaca", "format: alpacca"), "study.yaml:6 data.rows.format", "unknown format 'alpacca'", "'alpaca'"),
+    ("no such model", ("tiny-model", "tinny-model"), "study.yaml:4 models.tiny", "there is no model 'tinny-model'", "looked for /"),
+    ("no model there", ("tiny-model", "./"), "study.yaml:4 models.tiny", "'./' holds no model", "looked in /"),
+    ("a model without a version", ("tiny-model", "pypi:tiny#a.gguf"), "study.yaml:4 models.tiny", "does not pin a version", "pypi:"),
+    ("a model without a commit", ("tiny-model", "hf:org/tiny"), "study.yaml:4 models.tiny", "does not pin a revision", "add @COMMIT"),
+    ("a model of the web", ("tiny-model", "https://a.b/c"), "study.yaml:4 models.tiny", "cannot fetch a model", "download it"),
+    (
+        "a name with dots",
+        ("models: {tiny: tiny-model}", "models:\n  tiny: tiny-model\n  tiny2.5: none", "{tune: null}", "{tune: null, model: tiny2.5}"),
+        "study.yaml:6 models.tiny2.5",
+        "there is no model 'none'",
+        "",
+    ),
+    (
+        "a baseline that lacks a field",
+        ("  untuned: {tune: null}", "  untuned: {tune: null}\n  bare: {tune.epochs: 2}"),
+        "study.yaml:11 base.tune",
+        "arm 'bare': method is required",
+        "",
+    ),
     ("no such baseline", ("method=lora, method=full", "method=lora, untunde"), "study.yaml:2", "no baseline", "untuned"),
 ]
 

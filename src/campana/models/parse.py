@@ -97,17 +97,16 @@ def _local(text: str, base_dir: Path) -> tuple[ModelSource, Path]:
             and not any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
             and not any(path.glob("*.gguf"))
         ):
-            raise StudyError(f"{text!r} holds no model: neither config.json nor a .gguf file", where=str(path), hint=_FORMS)
+            raise StudyError(f"{text!r} holds no model: neither config.json nor a .gguf file", hint=f"looked in {path}; {_FORMS}")
         if path.is_file() and path.suffix != ".gguf":
             raise StudyError(
                 f"{text!r} is not a .gguf file",
-                where=str(path),
-                hint=f"{_FORMS}; give the folder that holds config.json, not one file of it",
+                hint=f"looked at {path}; {_FORMS}; give the folder that holds config.json, not one file of it",
             )
         return Local(), path.resolve()
     if re.fullmatch(r"[A-Za-z0-9_-][\w.-]*/[\w.-]+", text) and not path.parent.exists():
-        raise StudyError(f"no folder {text!r} here", where=str(path), hint=f"for the hub write hf:{text}@COMMIT; {_FORMS}")
-    raise StudyError(f"there is no model {text!r}", where=str(path), hint=_FORMS)
+        raise StudyError(f"no folder {text!r} here", hint=f"looked for {path}; for the hub write hf:{text}@COMMIT; {_FORMS}")
+    raise StudyError(f"there is no model {text!r}", hint=f"looked for {path}; {_FORMS}")
 
 
 def _reason(error: ValidationError) -> str:

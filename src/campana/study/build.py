@@ -154,7 +154,8 @@ def _recipe(draft: Draft, document: Document) -> ArmRecipe | ReaderRecipe:
     try:
         return kind.model_validate(draft.values)
     except ValidationError as error:
-        raise study_error(error, kind, draft.values, lambda place: document.where(_origin(draft, place))) from None
+        told = study_error(error, kind, draft.values, lambda place: document.where(_origin(draft, place)))
+        raise StudyError(f"arm {draft.name!r}: {told.message}", where=told.where, hint=told.hint) from None
 
 
 def _origin(draft: Draft, place: Place) -> Place:
@@ -168,11 +169,18 @@ def _origin(draft: Draft, place: Place) -> Place:
 
 def _placed(error: StudyError, draft: Draft, document: Document) -> StudyError:
     """The same error with its place in the file, where it names a place of the recipe or of the file."""
-    if error.where is None or ":" in error.where:
+    if error.where is None:
         return error
-    place: Place = tuple(error.where.split("."))
-    located = document.where(place if place[0] in ("models", "data", "suites") else _origin(draft, place))
-    return StudyError(error.message, where=located, hint=error.hint)
+    section, _, rest = error.where.partition(".")
+    if section in ("models", "data", "suites"):
+        named = [name for name in document.values.get(section, {}) if f"{rest}.".startswith(f"{name}.")]
+        name = max(named, key=len, default=rest)  # A name may hold dots: qwen2.5.
+        place: Place = (section, name, *filter(None, rest.removeprefix(name).split(".")))
+    elif ":" in error.where:
+        return error
+    else:
+        place = _origin(draft, tuple(error.where.split(".")))
+    return StudyError(error.message, where=document.where(place), hint=error.hint)
 
 
 def _check_budgets(recipes: Mapping[str, ArmRecipe | ReaderRecipe], document: Document) -> None:

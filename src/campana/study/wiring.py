@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,8 @@ class Wiring:
         if name not in self._file.models:
             raise StudyError(f"unknown model {name!r}", where="model", hint=nearest(name, list(self._file.models)))
         if name not in self._models:
-            source, path = parse_source(self._file.models[name], self._base_dir)
+            with _placed(f"models.{name}"):
+                source, path = parse_source(self._file.models[name], self._base_dir)
             inputs: dict[str, Stage | Source] = {}
             if isinstance(source, Local):
                 inputs["files"] = self._source(str(path), f"models.{name}")
@@ -268,8 +270,18 @@ class Wiring:
         )
 
 
+@contextlib.contextmanager
+def _placed(where: str) -> Generator[None]:
+    """Say where in the study file a value is that a library does not know."""
+    try:
+        yield
+    except StudyError as error:
+        raise StudyError(error.message, where=where, hint=error.hint) from None
+
+
 def _parse_format(name: str, values: Mapping[str, Any]) -> Format:
-    cls = find("format", str(values["kind"]))
+    with _placed(f"data.{name}.format"):
+        cls = find("format", str(values["kind"]))
     try:
         return cls.model_validate(dict(values))  # type: ignore[return-value]  # the group's kinds are Formats
     except ValidationError as error:
