@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -114,7 +115,17 @@ def test_stray_files_are_no_objects(store: Store) -> None:
     assert verify(store) == []
 
 
-@pytest.mark.parametrize("record", [{}, {"keys": None}, {"keys": [1]}])
+def test_the_last_form_of_a_study_is_told_by_its_record_and_not_by_times_of_files(store: Store) -> None:
+    old, new = grow("old"), grow("new")
+    put(store, old, new)
+    for stage, day, seconds in ((old, "01", 2), (new, "02", 1)):
+        path = store.record_run("study", [stage.key])
+        path.write_text(path.read_text().replace(json.loads(path.read_text())["created"], f"2026-01-{day}T00:00:00Z"))
+        os.utime(path, (seconds, seconds))
+    assert [each.label for each in plan_gc(store, last_runs=1)] == ["old"]
+
+
+@pytest.mark.parametrize("record", [{}, {"keys": None}, {"keys": [1]}, {"keys": [], "created": None}])
 def test_a_run_record_that_names_no_keys_is_damaged(store: Store, record: dict[str, object]) -> None:
     put(store, grow("one"))
     path = store.record_run("study", [])

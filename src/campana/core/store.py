@@ -249,12 +249,17 @@ class Store:
         return found
 
     def runs_by_study(self) -> dict[tuple[str, str], dict[Path, dict[str, Any]]]:
-        """(Run name, where its study lies) -> file -> its record, oldest first."""
+        """(Run name, where its study lies) -> file -> its record, oldest first.
+
+        A record says when it was made, to the second; the file's time, which a copy of the store may lose, only tells those of one second
+        apart.
+        """
         found: dict[tuple[str, str], dict[Path, dict[str, Any]]] = {}
         for folder in sorted(_names(self.root / "runs")):
             paths = [path for path in (self.root / "runs" / folder).glob("*.json") if not path.name.startswith(".")]
-            for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name)):
-                record = _read_run(path)
+            records = {path: _read_run(path) for path in paths}
+            for path in sorted(paths, key=lambda path: (records[path]["created"], path.stat().st_mtime_ns, path.name)):
+                record = records[path]
                 found.setdefault((folder, str(record.get("study", ""))), {})[path] = record
         return found
 
@@ -304,8 +309,8 @@ def _rename(source: Path, target: Path) -> None:
 def _read_run(path: Path) -> dict[str, Any]:
     record = read_json(path, hint=FORGET)
     keys = record.get("keys")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in cast("list[object]", keys)):
-        raise StoreError("damaged: it does not say which keys the run needs", where=str(path), hint=FORGET)
+    if not isinstance(keys, list) or not all(isinstance(each, str) for each in [record.get("created"), *cast("list[object]", keys)]):
+        raise StoreError("damaged: it does not say when the run was, or which keys it needs", where=str(path), hint=FORGET)
     return record
 
 
