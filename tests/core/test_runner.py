@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import tempfile
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from stored import grow
 
 from campana.core.executor import Ended, Hear, Job, Notice
+from campana.core.lock import KeyLock
 from campana.core.observer import Blocked, Built, Event, Failed, Planned, Progressed, Recorder, Reused, Started
 from campana.core.runner import run
 from campana.core.spec import Resources, Stage
@@ -167,6 +169,23 @@ def test_inline_runs_a_stage_of_many_ranks_as_one(store: Store) -> None:
     stage = Stage(Grow(text="a"), resources=Resources(cores=2, ranks=2), label="a")
     assert run([stage], store, Inline()).is_complete
     assert store.manifest(stage.key).execution["resources"]["ranks"] == 1
+
+
+def test_inline_sleeps_while_another_run_builds_what_it_needs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = grow("a")
+    theirs = store.lock(stage.key)
+    assert theirs is not None
+    tries: list[str] = []
+    lock = store.lock
+
+    def tried(key: str) -> KeyLock | None:
+        tries.append(key)
+        return lock(key)
+
+    monkeypatch.setattr(store, "lock", tried)
+    threading.Timer(1.0, theirs.release).start()
+    assert run([stage], store, Inline()).built == (stage.key,)
+    assert len(tries) < 10
 
 
 def test_ctrl_c_in_an_inline_stage_leaves_a_resumable_state(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ run([report], store, Inline(raise_errors=True))   # an error reaches the debugge
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,8 @@ class Inline:
         hear(Ended(job.key, 0 if error is None else 1))
 
     def wait(self, seconds: float) -> None:
-        """Nothing can be going on."""
+        """Nothing can be going on here: only another run, whose stage is waited for."""
+        time.sleep(seconds)
 
     def stop(self, keys: Collection[str], *, at_once: bool) -> None:
         """Nothing can be going on."""
