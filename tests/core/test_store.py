@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stored import dies_before, grow, publish, put, tree
@@ -89,6 +91,21 @@ def test_a_killed_try_is_charged_to_its_last_sign_of_life(store: Store) -> None:
     publish(store, stage)
     assert [attempt.outcome for attempt in store.attempts(stage.key)] == ["killed", "built"]
     assert round(store.wasted_seconds(stage.key)) == 42
+
+
+def test_a_sign_of_life_while_the_work_folder_goes_is_no_hindrance(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = grow("a")
+    remove = os.rmdir
+
+    def slowly(*args: Any, **named: Any) -> None:
+        with contextlib.suppress(OSError):
+            store.touch(stage.key)
+        remove(*args, **named)
+
+    monkeypatch.setattr(os, "rmdir", slowly)
+    publish(store, stage)
+    assert store.has(stage.key)
+    assert list((store.root / "work").iterdir()) == []
 
 
 def test_scratch_survives_a_failed_try_and_goes_once_built(store: Store) -> None:

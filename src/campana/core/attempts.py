@@ -58,11 +58,11 @@ class Attempts:
         last = max((attempt.started for attempt in self.all()), default=0.0)
         opened = {"started": max(time.time(), last + 1e-6), "host": platform.node(), "pid": os.getpid()}
         write_json(self._open_path, opened, durable=False)
-        self.touch()
+        self._alive_path.touch()
 
     def touch(self) -> None:
-        """A sign of life."""
-        self._alive_path.touch()
+        """A sign of life. It makes no file: the work folder may be on its way out, and could not go with a new file in it."""
+        os.utime(self._alive_path)
 
     def end(self, outcome: Outcome, seconds: float, error: str = "") -> None:
         """Close the open try."""
