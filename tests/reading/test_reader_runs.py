@@ -12,8 +12,9 @@ import pytest
 from toy_questions import ignore, world
 
 from campana.errors import DataError, StageFailed
-from campana.reading.evaluate import evaluate
+from campana.reading.evaluate import evaluate, fitted
 from campana.reading.reader import Reader
+from campana.reading.settings import Settings
 from campana.reading.training.job import ReadTrainJob, train_reader
 from campana.reading.training.objective import Objective
 from campana.reading.training.objectives.cross_entropy import CrossEntropy
@@ -37,6 +38,23 @@ def test_a_reader_learns_to_answer_and_to_abstain(job: Callable[..., ReadTrainJo
     assert scores.no_answer_accuracy > 90
     with pytest.raises(DataError, match="trained on"):
         evaluate(reader, made.examples)
+
+
+@pytest.mark.parametrize("longest", [128, 64], ids=["positions", "tokenizer"])
+def test_windows_are_what_the_model_takes_in_training_fit_and_file(job: Callable[..., ReadTrainJob], longest: int) -> None:
+    made = job(steps=2, fit="temperature", settings=Settings())
+    told = made.start_dir / "tokenizer_config.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"model_max_length": longest if longest < 128 else 10**9}))
+    more = " Rome is the capital of Italy ." * 40
+    long = {name: [replace(each, passage=each.passage + more) for each in getattr(made, name)] for name in ("examples", "held_out")}
+    made = replace(made, families=(), **long)
+    train_reader(made, ignore)
+    reader = Reader.load(made.out_dir / "model")
+    assert json.loads((made.out_dir / "model" / "reader.json").read_text())["settings"]["max_length"] == longest
+    again = fitted(replace(reader, about={}), made.held_out).threshold
+    assert reader.threshold is not None
+    assert again is not None
+    assert reader.threshold.value == pytest.approx(again.value, abs=1e-5)
 
 
 class KilledError(Exception):

@@ -24,7 +24,7 @@ from campana.reading.export_graph import quantise, write_graph
 from campana.reading.export_parity import BOUND, Parity, awkward_examples, compare
 from campana.reading.export_quality import Loss, quality_loss
 from campana.reading.onnx_engine import FACTS, MODEL, SCHEMA, load_onnx_reader, onnx_forward
-from campana.reading.reader import Reader, load_span_model, longest_input, write_json, write_stored
+from campana.reading.reader import Reader, load_span_model, longest_input, read_stored, write_json, write_stored
 
 MOST_COMPARED = 60
 """Held-out questions on which logits are compared; the quality of int8 is measured on all."""
@@ -56,7 +56,7 @@ def export(source: Path, out: Path, held_out: Sequence[Example] = (), *, int8: b
         raise ModelError(
             "this is an encoder without a span head: it cannot read yet", where=str(source), hint="give the folder of a trained reader"
         )
-    reader = Reader.of(model, tokenizer, source)
+    reader = Reader.of(model, tokenizer, read_stored(source))
     unfinished = out.with_name(out.name + ".new")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

@@ -85,18 +85,17 @@ class Reader:
             import torch
 
             model.base_model.to(torch.bfloat16)
-        return cls.of(model, tokenizer, folder)
+        return cls.of(model, tokenizer, read_stored(folder))
 
     @classmethod
-    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> Reader:
-        """A reader of a model in memory; with a folder, what its reader.json says."""
-        stored = read_stored(folder) if folder else {}
-        reader = cls.assemble(model_forward(model.eval()), Layout.of(tokenizer), stored, longest_input(model, tokenizer))
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stored: Mapping[str, Any] | None = None) -> Reader:
+        """A reader of a model in memory; `stored` is what its reader.json says."""
+        reader = cls.assemble(model_forward(model.eval()), Layout.of(tokenizer), stored or {}, longest_input(model, tokenizer))
         return replace(reader, shape=EncoderShape.of(model))
 
     @classmethod
     def assemble(cls, forward: Forward, layout: Layout, stored: Mapping[str, Any], longest: int) -> Reader:
-        """A reader of any engine that takes at most `longest` tokens; `stored` is what reader.json says."""
+        """A reader of any engine that takes at most `longest` tokens, so its windows are no longer; `stored` is what reader.json says."""
         settings = Settings.from_dict(stored.get("settings") or {})
         if settings.max_length > longest:
             settings = replace(settings, max_length=longest)

@@ -25,6 +25,7 @@ from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_byt
 
 if TYPE_CHECKING:
     from campana.reading.calibration import Kind
+    from campana.reading.reader import Reader
     from campana.reading.training.loop import Run
     from campana.reading.training.objective import Objective
     from campana.reading.training.questions import TrainingTable, Which
@@ -83,7 +84,7 @@ def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
 
     refuse_shared(job.examples, job.held_out, "both trained on and held out")
     clock = Clock()
-    run, tokenizer = _set_up(job, clock, progress)
+    run, reader, tokenizer = _set_up(job, clock, progress)
     run.resume()
     try:
         run.go()
@@ -92,16 +93,15 @@ def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
         raise StageFailed(error.message, where="read_train", hint=hint) from error
     _write_results(job, run)
     with clock("export"):
-        _export(job, run, tokenizer)
+        _export(job, run, reader, tokenizer)
     return _meter(job, run)
 
 
-def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, Any]:
-    """Everything that a run needs, before its first step; and the tokenizer."""
+def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, Reader, Any]:
+    """Everything that a run needs, before its first step; the reader that its model will be, not fitted yet; and the tokenizer."""
     import torch
 
-    from campana.reading.layout import Layout
-    from campana.reading.reader import load_span_model, longest_input
+    from campana.reading.reader import Reader, load_span_model
     from campana.reading.training.loop import Run
     from campana.reading.training.network import Network
     from campana.reading.training.plan import plan_steps
@@ -114,11 +114,10 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
         torch.manual_seed(job.seed)  # a new head
         model, tokenizer, _ = load_span_model(job.start_dir)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # pyright: ignore[reportArgumentType]  # transformers decorates `to`
-    settings = replace(job.settings, max_length=min(job.settings.max_length, longest_input(model, tokenizer)))
-    layout = Layout.of(tokenizer)
+    reader = Reader.of(model, tokenizer, {"settings": job.settings.as_dict(), "about": _about(job)})
     with clock("windows"):
-        table = TrainingTable.build(job.examples, job.families, layout, settings, job.problems)
-        held_out = TrainingTable.build(job.held_out, (), layout, settings) if job.held_out else None
+        table = TrainingTable.build(job.examples, job.families, reader.layout, reader.settings, job.problems)
+        held_out = TrainingTable.build(job.held_out, (), reader.layout, reader.settings) if job.held_out else None
     units = table.units(job.questions)
     balance = table.target_first[units] == NULL if job.questions == "balanced" else None
     plan = plan_steps(units, table.lengths, job.batch_tokens, job.steps, job.seed, balance)
@@ -137,7 +136,16 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, A
         clock=clock,
         progress=progress,
     )
-    return run, tokenizer
+    return run, reader, tokenizer
+
+
+def _about(job: ReadTrainJob) -> dict[str, Any]:
+    """What reader.json will say of how the reader was made."""
+    from campana.reading.reader import read_stored
+
+    before: Mapping[str, Any] = read_stored(job.start_dir).get("about") or {}
+    documents = {example.document for example in job.examples} | set(before.get("documents") or ())
+    return {"trained": kind_of(type(job.objective)), "steps": int(before.get("steps") or 0) + job.steps, "documents": sorted(documents)}
 
 
 def _write_results(job: ReadTrainJob, run: Run) -> None:
@@ -191,15 +199,11 @@ def _flops(run: Run) -> int:
     return training + shape.forward_flops(totals.validated_tokens, totals.validated_squared)
 
 
-def _export(job: ReadTrainJob, run: Run, tokenizer: Any) -> None:
+def _export(job: ReadTrainJob, run: Run, reader: Reader, tokenizer: Any) -> None:
     from campana.reading.evaluate import fitted
-    from campana.reading.reader import Reader, read_stored, save_reader
+    from campana.reading.reader import save_reader
 
-    model = run.network.model
-    before: Mapping[str, Any] = read_stored(job.start_dir).get("about") or {}
-    documents = {example.document for example in job.examples} | set(before.get("documents") or ())
-    about = {"trained": kind_of(type(job.objective)), "steps": int(before.get("steps") or 0) + job.steps, "documents": sorted(documents)}
-    reader = replace(Reader.of(model, tokenizer), settings=job.settings, about=about)
+    model = run.network.model.eval()
     if job.fit is not None:
         reader = fitted(reader, job.held_out, job.fit)
     save_reader(job.out_dir / "model", model, tokenizer, reader)
