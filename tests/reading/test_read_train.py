@@ -103,6 +103,14 @@ def test_documents_on_both_sides_are_refused_before_anything_is_fetched(words: l
     assert not (tmp_path / "reader.part").exists()
 
 
+def test_held_out_questions_of_one_kind_are_refused_before_the_first_phase(words: list[str], campana: Campana, tmp_path: Path) -> None:
+    write_examples(tmp_path / "held_out.jsonl", [example for example in world("held-", "held")[0] if example.answerable])
+    code, _, err = campana(*words, "-o", str(tmp_path / "reader"))
+    assert code == 2
+    assert "a threshold cannot be fitted" in err
+    assert not (tmp_path / "reader.part").exists()
+
+
 def test_a_run_that_has_trained_nothing_binds_nobody(words: list[str], campana: Campana, tmp_path: Path) -> None:
     part = tmp_path / "reader.part"
     part.mkdir()

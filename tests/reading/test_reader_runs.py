@@ -61,19 +61,19 @@ class KilledError(Exception):
     """Stands for a kill: the run ends between two steps."""
 
 
+def die_at(count: int) -> Callable[..., None]:
+    def progress(done: float, total: float, unit: str, **figures: object) -> None:
+        if done == count:
+            raise KilledError
+
+    return progress
+
+
 @pytest.mark.parametrize("objective", [CrossEntropy(), RDrop(), SpanCL(projection=8), SpanCL(positive="dropout")], ids=str)
 def test_a_killed_run_goes_on_to_the_same_bytes(job: Callable[..., ReadTrainJob], objective: Objective) -> None:
     whole = job("whole", objective=objective)
     train_reader(whole, ignore)
     killed = job("killed", objective=objective, checkpoint_seconds=0.0)
-
-    def die_at(count: int) -> Callable[..., None]:
-        def progress(done: float, total: float, unit: str, **figures: object) -> None:
-            if done == count:
-                raise KilledError
-
-        return progress
-
     for count in (2, 5):
         with pytest.raises(KilledError):
             train_reader(killed, die_at(count))
@@ -108,6 +108,24 @@ def test_training_goes_on_from_a_reader_and_remembers_both_documents(job: Callab
     assert losses[1]["initial_validation_loss"] == pytest.approx(losses[0]["final_validation_loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("kinds", [(True,), (False,), (None,), ()], ids=str)
+def test_questions_that_no_threshold_can_be_fitted_on_are_refused_before_the_first_step(
+    job: Callable[..., ReadTrainJob], kinds: tuple[bool | None, ...]
+) -> None:
+    examples, _ = world("held-", "held out")
+    held_out = [replace(example, answerable=kind) for kind in kinds for example in examples]
+    with pytest.raises(DataError, match="cannot be fitted"):
+        train_reader(job(held_out=held_out, fit="temperature"), die_at(1))
+
+
+def test_held_out_documents_that_the_first_reader_has_seen_are_refused_before_the_first_step(job: Callable[..., ReadTrainJob]) -> None:
+    first = job("first", steps=3)
+    train_reader(first, ignore)
+    new, _ = world("new-", "new")
+    with pytest.raises(DataError, match="was trained on"):
+        train_reader(job("second", start_dir=first.out_dir / "model", examples=new, families=(), held_out=first.examples), die_at(1))
+
+
 def test_bf16_follows_fp32(job: Callable[..., ReadTrainJob]) -> None:
     found: list[float] = []
     for precision in ("fp32", "bf16"):
@@ -136,13 +154,8 @@ def test_a_damaged_checkpoint_is_passed_over(job: Callable[..., ReadTrainJob]) -
     whole = job("whole")
     train_reader(whole, ignore)
     made = job("damaged", checkpoint_seconds=0.0)
-
-    def progress(done: float, total: float, unit: str, **figures: object) -> None:
-        if done == 4:
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train_reader(made, progress)
+        train_reader(made, die_at(4))
     newest = sorted((made.scratch_dir / "checkpoints").iterdir())[-1]
     for path in newest.rglob("*"):
         if path.is_file():

@@ -169,6 +169,12 @@ def test_documents_on_both_sides_are_refused(folder: Path, kind: str, said: str)
         load_study(folder / "study.yaml")
 
 
+def test_held_out_questions_of_one_kind_are_refused(folder: Path) -> None:
+    write_examples(folder / "held_out.jsonl", [example for example in asked("held_out")[0] if example.answerable])
+    with pytest.raises(DataError, match="a threshold cannot be fitted"):
+        load_study(folder / "study.yaml")
+
+
 def test_an_arm_that_reads_and_one_that_does_not_are_not_compared(folder: Path) -> None:
     arm = "baselines: {chat: {read: null, generate: {suite: asked}}}\n"
     with pytest.raises(StudyError, match="cannot be compared"):

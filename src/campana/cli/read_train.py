@@ -22,6 +22,7 @@ from campana.core.lock import KeyLock
 from campana.core.spec import Context, Resources
 from campana.errors import UserError
 from campana.reading.files import load_examples
+from campana.reading.threshold import refuse_one_kind
 from campana.reading.training.data import refuse_shared
 from campana.stages.read_train import ReadTrain
 
@@ -36,7 +37,9 @@ def train(
         raise UserError("it exists already", where=str(output), hint="name another folder with --output, or remove it")
     phases = [] if first is None else [_spec(objective="cross_entropy", questions="answerable", fit="none", **first)]
     phases.append(_spec(objective=_objective(objective), **second))
-    refuse_shared(load_examples(files["train"]), load_examples(files["held_out"]), "both trained on and held out")
+    held_out = load_examples(files["held_out"])
+    refuse_shared(load_examples(files["train"]), held_out, "both trained on and held out")
+    refuse_one_kind(held_out)
     part = output.with_name(output.name + ".part")
     lock = KeyLock.acquire(part.with_name(part.name + ".lock"))
     if lock is None:

@@ -20,7 +20,7 @@ from campana.reading.calibration import Calibration, Kind, Quality, RiskCoverage
 from campana.reading.examples import Example
 from campana.reading.reader import Reader
 from campana.reading.scoring import Scored, Scores, Style, score_texts, style_of, summary
-from campana.reading.threshold import Threshold, best_threshold, fit
+from campana.reading.threshold import Threshold, best_threshold, fit, one_kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,10 +130,7 @@ def fitted(
     columns = margins_of(reader.find(examples), style or style_of(examples))
     calibration = fit_calibration(kind, columns.margins, columns.answerable)
     if calibration is None:
-        raise DataError(
-            "a threshold cannot be fitted: the questions are all answerable, or none is",
-            hint="hold out documents that have both kinds (SQuAD 2.0's is_impossible)",
-        )
+        raise one_kind()
     column = 0 if objective == "exact" else 1
     threshold = fit(columns.margins, columns.answered[:, column], columns.empty[:, column], columns.documents, objective)
     return replace(reader, threshold=threshold, calibration=calibration)

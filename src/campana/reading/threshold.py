@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from campana.errors import DataError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from campana.reading.examples import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +83,17 @@ def fit(
     """The best threshold on held-out questions, and their documents."""
     value, reached = best_threshold(margins, answered, empty)
     return Threshold(value, tuple(sorted(set(documents))), len(margins), objective, 100.0 * reached)
+
+
+def refuse_one_kind(examples: Iterable[Example]) -> None:
+    """DataError where the questions are not of both kinds: neither a threshold nor P(no answer) can be fitted on them."""
+    if not {True, False} <= {example.answerable for example in examples}:
+        raise one_kind()
+
+
+def one_kind() -> DataError:
+    """The error for questions that nothing can be fitted on."""
+    return DataError(
+        "a threshold cannot be fitted: the questions are all answerable, or none is",
+        hint="hold out documents that have both kinds (SQuAD 2.0's is_impossible)",
+    )

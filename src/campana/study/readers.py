@@ -18,6 +18,7 @@ from campana.core.spec import Resources, Source, Stage
 from campana.errors import StudyError
 from campana.parts import nearest
 from campana.reading.files import load_examples
+from campana.reading.threshold import refuse_one_kind
 from campana.reading.training.data import refuse_shared
 from campana.reading.training.fields import TrainingFields
 from campana.reading.training.objectives.cross_entropy import CrossEntropy
@@ -94,7 +95,7 @@ class ReaderWiring:
 
     def inputs(self, recipe: ReaderRecipe) -> dict[str, Source]:
         """The files that an arm names, by the input's name. StudyError where a name is not known; DataError where training questions,
-        held-out questions and suite share a document.
+        held-out questions and suite share a document, or a threshold cannot be fitted on the held-out questions.
         """
         read, data, suites = recipe.read, self._file.data, self._file.suites
         found: dict[str, Source] = {}
@@ -111,10 +112,10 @@ class ReaderWiring:
                 "readers answer questions on passages", where=f"suites.{read.suite}.format", hint=f"{read.suite}: {{format: reading}}"
             )
         found["suite"] = self._sources(suites[read.suite].path, f"suites.{read.suite}.path")
-        self._refuse_leaks(*(found[name] for name in ("train", "held_out", "suite")))
+        self._refuse_unfit(*(found[name] for name in ("train", "held_out", "suite")))
         return found
 
-    def _refuse_leaks(self, train: Source, held_out: Source, suite: Source) -> None:
+    def _refuse_unfit(self, train: Source, held_out: Source, suite: Source) -> None:
         files = (train, held_out, suite)
         known = tuple(source.identity for source in files)
         if known in self._apart:
@@ -122,6 +123,7 @@ class ReaderWiring:
         learnt, kept, asked = (load_examples(source.path) for source in files)
         refuse_shared(learnt, kept, "both trained on and held out")
         refuse_shared(learnt, asked, "both trained on and in the suite")
+        refuse_one_kind(kept)
         refuse_shared(kept, asked, "both held out for the threshold and in the suite")
         self._apart.add(known)
 

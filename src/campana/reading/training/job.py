@@ -19,6 +19,7 @@ from campana.parts import kind_of
 from campana.reading.cost import EncoderShape
 from campana.reading.examples import Example, Problems
 from campana.reading.settings import Settings
+from campana.reading.threshold import refuse_one_kind
 from campana.reading.training.data import refuse_shared
 from campana.reading.triples import Family
 from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_bytes
@@ -83,6 +84,8 @@ def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
     from campana.tuning.loop import Diverged
 
     refuse_shared(job.examples, job.held_out, "both trained on and held out")
+    if job.fit is not None:
+        refuse_one_kind(job.held_out)
     clock = Clock()
     run, reader, tokenizer = _set_up(job, clock, progress)
     run.resume()
@@ -101,6 +104,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     """Everything that a run needs, before its first step; the reader that its model will be, not fitted yet; and the tokenizer."""
     import torch
 
+    from campana.reading.evaluate import refuse_seen
     from campana.reading.reader import Reader, load_span_model
     from campana.reading.training.loop import Run
     from campana.reading.training.network import Network
@@ -115,6 +119,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
         model, tokenizer, _ = load_span_model(job.start_dir)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # pyright: ignore[reportArgumentType]  # transformers decorates `to`
     reader = Reader.of(model, tokenizer, {"settings": job.settings.as_dict(), "about": _about(job)})
+    refuse_seen(reader, job.held_out)  # documents of the reader that is trained on
     with clock("windows"):
         table = TrainingTable.build(job.examples, job.families, reader.layout, reader.settings, job.problems)
         held_out = TrainingTable.build(job.held_out, (), reader.layout, reader.settings) if job.held_out else None
