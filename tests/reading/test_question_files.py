@@ -142,6 +142,28 @@ def test_bad_rows_are_counted_and_nothing_else_is_lost(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("answers", "texts", "answerable", "problem"),
+    [
+        ({"text": ["Rome"], "answer_start": 13}, ("Rome",), True, None),
+        ({"text": ["Rome"], "answer_start": 1e999}, ("Rome",), True, "answer_start that is not a number (the answer is looked for)"),
+        ([{"text": "Rome", "answer_start": "x"}], ("Rome",), True, "answer_start that is not a number (the answer is looked for)"),
+        ({"text": 5, "answer_start": [13]}, (), None, "answer that is not a text (left out)"),
+        ([5, "Rome"], ("Rome",), True, "answer that is not a text (left out)"),
+        ({"text": None, "answer_start": None}, (), False, None),
+    ],
+)
+def test_a_malformed_answer_is_counted_and_the_rest_is_read(
+    tmp_path: Path, answers: Any, texts: tuple[str, ...], answerable: bool | None, problem: str | None
+) -> None:
+    rows = [{**question(1), "context": PASSAGE}, {"id": "q2", "question": "Where?", "context": PASSAGE, "answers": answers}]
+    examples, problems = read(tmp_path / "f.jsonl", "\n".join(json.dumps(row) for row in [*rows, {**rows[0], "id": "q3"}]))
+    assert [example.id for example in examples] == ["q1", "q2", "q3"]
+    assert (examples[1].texts, examples[1].answerable) == (texts, answerable)
+    assert examples[1].spans == ((Span(13, 17),) if texts else ())
+    assert problems == ({} if problem is None else {problem: 1})
+
+
 def test_a_file_cut_off_is_read_to_its_last_whole_question(tmp_path: Path) -> None:
     paragraphs = [{"context": f"{PASSAGE} {n}", "qas": [question(10 * n + k) for k in range(3)]} for n in range(4)]
     whole = json.dumps({"version": "2", "data": [{"title": "T", "paragraphs": paragraphs}]})
@@ -202,6 +224,10 @@ def test_predictions_in_both_forms(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"q1": "Rome", "q2": ""}')
     (tmp_path / "b.jsonl").write_text('{"schema": "campana.reading/1", "id": "q1", "answer": "Rome"}\n{"id": "q2", "answer": null}\n')
     assert read_predictions(tmp_path / "a.json") == read_predictions(tmp_path / "b.jsonl") == {"q1": "Rome", "q2": ""}
+    breaks = "Rome\x0b\x0c\x1c\x85\u2028\u2029Paris"
+    rows = [json.dumps({"id": name, "answer": breaks}, ensure_ascii=False) for name in ("q1", "q2")]
+    (tmp_path / "d.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert read_predictions(tmp_path / "d.jsonl") == {"q1": breaks, "q2": breaks}
     (tmp_path / "c.json").write_text("[1]")
     with pytest.raises(DataError, match="not predictions"):
         read_predictions(tmp_path / "c.json")

@@ -44,7 +44,7 @@ def named(documents: Iterable[str]) -> list[str]:
     """Titles as given; `@file` stands for the file's lines."""
     names: list[str] = []
     for word in documents:
-        names += [line for line in text_of(word).splitlines() if line.strip()] if word.startswith("@") else [word]
+        names += [line for line in text_of(word).split("\n") if line.strip()] if word.startswith("@") else [word]
     return names
 
 

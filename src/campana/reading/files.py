@@ -104,7 +104,7 @@ def read_predictions(path: Path) -> dict[str, str]:
     if isinstance(whole, dict) and "schema" not in whole and all(isinstance(value, str) for value in whole.values()):
         return dict(whole)  # pyright: ignore[reportUnknownVariableType]  # JSON, checked above
     found: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

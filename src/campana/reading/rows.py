@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any, cast
 
 from campana.reading.examples import Example, Problems, Span
@@ -98,9 +99,9 @@ def _question(item: Row, holder: Row, document: str, place: str, problems: Probl
     for name, text in (("empty passage", passage), ("empty question", question)):
         if not text.strip():
             problems.add(name, identifier)
-    answers = _answers(item, "answers" if "answers" in item else "answer")
+    answers = _answers(item, "answers" if "answers" in item else "answer", identifier, problems)
     impossible = _impossible(item.get("is_impossible"), identifier, problems)
-    plausible = _answers(item, "plausible_answers") or []
+    plausible = _answers(item, "plausible_answers", identifier, problems) or []
     answerable, answers, plausible = _verdict(impossible, answers, plausible, identifier, problems)
     return Example(
         id=identifier,
@@ -165,8 +166,8 @@ def _impossible(value: Any, identifier: str, problems: Problems) -> bool | None:
     return None
 
 
-def _answers(item: Row, name: str) -> Written | None:
-    """(text, offset or None) of each answer that has a text; None where the row does not speak of answers."""
+def _answers(item: Row, name: str, identifier: str, problems: Problems) -> Written | None:
+    """(text, offset or None) of each answer that has a text; None where the row does not speak of answers, or none is understood."""
     value: Any = item.get(name)
     if value is None:
         return None
@@ -177,24 +178,31 @@ def _answers(item: Row, name: str) -> Written | None:
         if isinstance(hub.get("text"), str):
             value = [hub]
         else:
-            texts, starts = list(hub.get("text") or ()), list(hub.get("answer_start") or ())
-            starts += [None] * (len(texts) - len(starts))
-            value = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=False)]
-    if not isinstance(value, list):
-        return None
+            texts, starts = _listed(hub.get("text")), _listed(hub.get("answer_start"))
+            value = [{"text": text, "answer_start": start} for text, start in zip_longest(texts, starts[: len(texts)])]
     found: Written = []
-    for answer in cast("list[Any]", value):
-        entry: Row = {"text": answer} if isinstance(answer, str) else cast("Row", answer) if isinstance(answer, Mapping) else {}
-        text, start = entry.get("text"), entry.get("answer_start")
-        if isinstance(text, str) and text.strip():
-            found.append((encodable(text), _offset(start)))
-    return found
+    all_understood = True
+    for answer in _listed(value):
+        entry: Row = cast("Row", answer) if isinstance(answer, Mapping) else {"text": answer}
+        text = entry.get("text")
+        if text is not None and not isinstance(text, str):
+            problems.add("answer that is not a text (left out)", identifier)
+            all_understood = False
+        elif text is not None and text.strip():
+            found.append((encodable(text), _offset(entry.get("answer_start"), identifier, problems)))
+    return found if found or all_understood else None
 
 
-def _offset(value: Any) -> int | None:
+def _listed(value: Any) -> list[Any]:
+    """A list as it is; anything else as a list of one, None as one of none."""
+    return cast("list[Any]", value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _offset(value: Any, identifier: str, problems: Problems) -> int | None:
     try:
         return None if value is None or isinstance(value, bool) else int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
+        problems.add("answer_start that is not a number (the answer is looked for)", identifier)
         return None
 
 
