@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from campana.reading.calibration import auroc, calibration_from_dict, fit_calibration, fit_isotonic, fit_temperature, quality, risk_coverage
+from campana.reading.calibration import (
+    Quality,
+    auroc,
+    calibration_from_dict,
+    fit_calibration,
+    fit_isotonic,
+    fit_temperature,
+    quality,
+    risk_coverage,
+)
 from campana.reading.examples import Example, of_documents
 from campana.reading.files import load_examples, read_predictions
 from campana.reading.scoring import f1, score_predictions, score_texts, style_of, summary
@@ -140,6 +150,23 @@ def test_calibration_finds_the_probability_that_made_the_data() -> None:
         np.testing.assert_array_equal(again.p_no_answer(margins), said)
         assert (np.diff(calibration.p_no_answer(np.sort(margins))) >= 0).all()
         assert calibration.p_no_answer(np.array([np.inf]))[0] == 1.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]), st.booleans()), max_size=60), st.randoms())
+def test_the_calibration_error_of_equal_probabilities_does_not_depend_on_their_order(
+    rows: list[tuple[float, bool]], random: Random
+) -> None:
+    def found() -> Quality:
+        return quality(np.array([said for said, _ in rows]), np.array([has for _, has in rows], dtype=bool))
+
+    in_order = found()
+    shares = {said: [not has for other, has in rows if other == said] for said, _ in rows}
+    by_hand = sum(abs(said * len(was) - sum(was)) for said, was in shares.items()) / max(len(rows), 1)
+    assert len(in_order.bins) <= len(shares)
+    assert len(in_order.bins) < len(shares) or in_order.calibration_error == pytest.approx(by_hand)
+    random.shuffle(rows)
+    assert (found().bins, found().calibration_error) == (in_order.bins, in_order.calibration_error)
 
 
 def test_calibration_of_separated_or_one_sided_questions() -> None:

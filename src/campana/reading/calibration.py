@@ -123,7 +123,7 @@ class Quality:
     """Chance that an unanswerable question has the higher probability (ties half); None where all are of one kind."""
     brier: float
     calibration_error: float
-    """Expected: mean |share - probability| over bins of equal numbers of questions."""
+    """Expected: mean |share - probability| over bins of equal numbers of questions; equal probabilities are in one bin."""
     bins: tuple[tuple[float, float, int], ...]
     """Reliability: (mean probability, share without an answer, number of questions)."""
 
@@ -144,9 +144,11 @@ def quality(p_no_answer: NDArray[np.float64], answerable: NDArray[np.bool_]) -> 
     """How good the probabilities are."""
     unanswerable = (~answerable).astype(float)
     order = np.argsort(p_no_answer, kind="stable")
+    ranked = p_no_answer[order]
+    cuts = [int(np.searchsorted(ranked, part[0])) for part in np.array_split(ranked, NUM_BINS)[1:] if len(part)]
     bins: list[tuple[float, float, int]] = []
     error = 0.0
-    for part in np.array_split(order, NUM_BINS):
+    for part in np.split(order, cuts):
         if len(part):
             said, was = float(p_no_answer[part].mean()), float(unanswerable[part].mean())
             bins.append((said, was, len(part)))
