@@ -77,14 +77,18 @@ def test_a_second_backward_pass_is_refused() -> None:
         loss.backward()
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
-def test_an_adapter_on_the_head(options: dict[str, bool]) -> None:
+def adapted(**options: Any) -> Any:
     from peft import LoraConfig, inject_adapter_in_model
 
     torch.manual_seed(0)
     model = nn.Sequential()
     model.add_module("lm_head", nn.Linear(8, 37, bias=False))
-    layer: Any = inject_adapter_in_model(LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False, **options), model).lm_head
+    return inject_adapter_in_model(LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False, **options), model).lm_head
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_an_adapter_on_the_head(options: dict[str, bool]) -> None:
+    layer = adapted(**options)
     hidden = torch.randn(40, 8).requires_grad_()
     targets = torch.randint(0, 37, (40,))
     head = OutputLayer(layer, 0.5, 3.0)
@@ -94,6 +98,18 @@ def test_an_adapter_on_the_head(options: dict[str, bool]) -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     for found, wanted in zip(torch.autograd.grad(loss, learning), torch.autograd.grad(expected, learning), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"lora_dropout": 0.5}, {"use_dora": True}])
+def test_an_adapter_on_the_head_of_a_narrower_decoder(options: dict[str, Any]) -> None:
+    layer = adapted(**options).eval()
+    hidden = torch.randn(40, 8).bfloat16().requires_grad_()
+    targets = torch.randint(0, 37, (40,))
+    loss, expected = (OutputLayer(layer).loss(given, targets, 0.1) for given in (hidden, hidden.float()))
+    assert loss.item() == expected.item()
+    loss.backward()
+    assert hidden.grad is not None
+    assert hidden.grad.dtype == torch.bfloat16
 
 
 def test_a_tied_head_adds_to_the_gradient_of_the_embedding() -> None:

@@ -61,7 +61,8 @@ class OutputLayer:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V), for a few positions: what the loss is computed from."""
-        return self._bend(self.layer(hidden_ND))
+        dtype = next(self.layer.parameters()).dtype  # an adapted layer stays fp32 where hidden states are bf16
+        return self._bend(self.layer(hidden_ND.to(dtype)))
 
     def loss(self, hidden_ND: Tensor, targets_N: Tensor, weight: float) -> Tensor:
         """`weight` times the summed cross-entropy, a 0-d tensor that carries gradients; 0 where N is 0."""
