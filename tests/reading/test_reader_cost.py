@@ -11,7 +11,15 @@ from tiny_readers import tiny_bert, tiny_roberta
 from campana.reading.cost import EncoderShape
 
 
-@pytest.mark.parametrize("make", [tiny_bert, tiny_roberta])
+def tiny_albert() -> Any:
+    """Three layers of the same weights."""
+    from transformers import AlbertConfig, AlbertForQuestionAnswering
+
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
+    return AlbertForQuestionAnswering(AlbertConfig(vocab_size=200, embedding_size=16, **sizes)).eval()
+
+
+@pytest.mark.parametrize("make", [tiny_bert, tiny_roberta, tiny_albert])
 def test_flops_equal_what_torch_counts(make: Callable[..., Any]) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -28,3 +36,14 @@ def test_flops_equal_what_torch_counts(make: Callable[..., Any]) -> None:
         sides = model(input_ids=ids)
         (sides.start_logits.sum() + sides.end_logits.sum()).backward()
     assert shape.training_flops(**sizes) == training.get_total_flops()
+
+
+def test_layers_on_relative_positions_count_once() -> None:
+    import torch
+    from transformers import DebertaV2Config, DebertaV2ForQuestionAnswering
+
+    positions: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8, "share_att_key": True}
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    model = DebertaV2ForQuestionAnswering(DebertaV2Config(vocab_size=200, **sizes, **positions)).eval()
+    weights = [module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert EncoderShape.of(model).num_weights == sum(weights)

@@ -3,11 +3,13 @@
     EncoderShape.of(model).forward_flops(num_tokens=1900, sum_squared_lengths=310_000)
 
 Matrix products alone are counted: 2 a token and weight in a forward pass, 4 more in a backward pass (Kaplan et al. 2020, section 2.1), and
-attention's two products, 4 a layer, width and pair of tokens, and 8 more in a backward pass.
+attention's two products, 4 a layer, width and pair of tokens, and 8 more in a backward pass. A layer that is called several times, as
+ALBERT's is, counts each time. What DeBERTa does with its relative positions is not counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +22,30 @@ class EncoderShape:
     """What an encoder's work depends on."""
 
     num_weights: int
-    """Of all linear layers."""
+    """Of all linear layers, as often as a token goes through them."""
     num_layers: int
     width: int
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> EncoderShape:
-        """The shape of a model in memory."""
+        """The shape of a model in memory, which reads one token, so that the calls of each layer can be counted."""
         import torch
 
         config: Any = model.config
-        num_weights = sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+        layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        calls: Counter[torch.nn.Module] = Counter()
+
+        def count(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            del inputs
+            calls[layer] += output.numel() == output.shape[-1]  # not on a table of positions
+
+        hooks = [layer.register_forward_hook(count) for layer in layers]
+        token = torch.ones((1, 1), dtype=torch.int64, device=model.device)
+        with torch.no_grad():
+            model.base_model(input_ids=token, attention_mask=token)
+        for hook in hooks:
+            hook.remove()
+        num_weights = sum(max(1, calls[layer]) * layer.weight.numel() for layer in layers)  # 1: the head's, which was not called
         return cls(num_weights, config.num_hidden_layers, config.hidden_size)
 
     def forward_flops(self, num_tokens: int, sum_squared_lengths: int) -> int:
