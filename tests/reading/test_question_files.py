@@ -195,6 +195,8 @@ def test_salvage_keeps_brackets_in_texts_apart() -> None:
     assert salvage('{"data": [{"a": "}]\\"{"}, {"a": 2}, {"a"', ["data"]) == {"data": [{"a": '}]"{'}, {"a": 2}]}
     assert salvage('{"data": [{"a": [{"b": 1}, ', ["data"]) is None
     assert salvage('{"data": ', ["data"]) is None
+    for cut in ("{", "}", "]", "\\", '\\"', "\\\\"):
+        assert salvage('{"data": [{"a": 1}, {"a": "}[ ' + cut, ["data"]) == {"data": [{"a": 1}]}
 
 
 texts = st.text(alphabet="Rome in１９ \n，😀é", min_size=1, max_size=30)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A text, which the end of the document may cut off, or a bracket."""
 _CLOSE = {"[": "]", "{": "}"}
 
 
