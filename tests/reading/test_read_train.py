@@ -35,7 +35,7 @@ def test_a_reader_is_trained_and_can_be_asked(words: list[str], campana: Campana
     out = tmp_path / "reader"
     code, _, err = campana(*words, "-o", str(out))
     assert code == 0, err
-    assert "phase 2 of 2: 30 of 30 steps" in err
+    assert "phase 2 of 2: 100% of 30 steps" in err
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("reader")) == ["reader"]
     write_examples(tmp_path / "test.jsonl", world("test-", "test")[0])
     code, table, err = campana("read", "score", str(tmp_path / "test.jsonl"), "--model", str(out))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from campana.reading.evaluate import Margins
 from campana.reading.examples import Example
 from campana.reading.files import write_examples
 from campana.reading.intervals import intervals
-from campana.reading.suite import questions_of
+from campana.reading.suite import passage_numbers, questions_of
 from campana.reading.triples import Family, write_families
 from campana.study import Study, load_study
 
@@ -188,6 +189,17 @@ def test_readers_that_are_one_work_are_refused(folder: Path) -> None:
             ("cross_entropy: {read.objective: cross_entropy}", "cross_entropy: {read.checkpoint_seconds: 10}"),
             ("spancl: {read.objective: {kind: spancl, weight: 0.5}}", "spancl: {read.checkpoint_seconds: 20}"),
         )
+
+
+def test_passages_are_numbered_by_their_order_without_a_table_as_wide_as_the_longest() -> None:
+    texts = ["b", "a", "x" * 100_000, "b", *map(str, range(1000))]
+    examples = [Example(str(number), "?", text, "d") for number, text in enumerate(texts)]
+    tracemalloc.start()
+    found = passage_numbers(examples)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert list(found[:4]) == [1001, 1000, 1002, 1001]
+    assert peak < 10_000_000
 
 
 def test_a_smaller_choice_of_questions_is_inside_a_larger_one_and_even(folder: Path) -> None:

@@ -24,6 +24,8 @@ from campana.reading.scoring import score_texts, style_of
 from campana.records import Answer, Item, Score, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from campana.reading.reader import Reader
@@ -78,8 +80,6 @@ def answer_questions(
 
     DataError where the reader was trained or its threshold fitted on documents of the suite.
     """
-    import numpy as np
-
     from campana.reading.evaluate import judge, margins_of, refuse_seen
     from campana.reading.intervals import intervals
     from campana.reading.reader import Reader
@@ -105,7 +105,7 @@ def answer_questions(
         style = style_of(examples)
         columns = margins_of(found, style)
         evaluation = judge(columns, reader.threshold, reader.calibration, style, 0)
-        passages = np.unique([example.passage for example in examples], return_inverse=True)[1]
+        passages = passage_numbers(examples)
         result = {
             "schema": SCHEMA,
             **evaluation.as_dict(),
@@ -121,6 +121,14 @@ def answer_questions(
         "questions_per_second": len(examples) / max(clock.seconds["read"], 1e-9),
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def passage_numbers(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """(E,) the place of each question's passage among the sorted passages. An array of texts would be as wide as the longest."""
+    import numpy as np
+
+    place = {passage: number for number, passage in enumerate(sorted({example.passage for example in examples}))}
+    return np.array([place[example.passage] for example in examples], dtype=np.int64)
 
 
 @dataclass
