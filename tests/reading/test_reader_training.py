@@ -305,3 +305,18 @@ def test_all_dropout_of_a_model_is_replaced() -> None:
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert rates == {0.0}
     assert {module.dropped for module in model.modules() if isinstance(module, ByteDropout)} == {64}
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_weights"), [("MPNet", "attn.dropout"), ("Albert", "attention_dropout"), ("Bert", "attention.self.dropout")]
+)
+def test_only_dropout_of_attention_weights_is_turned_off(kind: str, of_weights: str) -> None:
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(vocab_size=50, **sizes))
+    replace_dropout(model, 0.25, Noise(0))
+    off = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout) and module.p == 0.0]
+    on = [name for name, module in model.named_modules() if isinstance(module, ByteDropout)]
+    assert [name.endswith(of_weights) for name in off] == [True]
+    assert len(on) == 3

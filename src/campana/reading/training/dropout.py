@@ -56,13 +56,13 @@ def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> None:
     """Put `ByteDropout` in place of the model's dropout of hidden states, and turn off that of attention's weights.
 
     Attention's would draw heads x L numbers a token, most of all noise: 15% of a step of MiniLM-L6. Attention layers are those that have
-    a query projection; those that keep a rate instead of a layer have it set to 0.
+    a query projection (ALBERT's drop hidden states too, as `output_dropout`); those that keep a rate instead of a layer have it set to 0.
     """
     for module in list(model.modules()):
-        of_attention = any(hasattr(module, name) for name in ("query", "query_proj", "q_lin", "qkv"))
+        of_attention = any(isinstance(getattr(module, name, None), nn.Module) for name in ("query", "query_proj", "q_lin", "qkv", "q"))
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
-                setattr(module, name, nn.Dropout(0.0) if of_attention else ByteDropout(rate, noise))
+                setattr(module, name, nn.Dropout(0.0) if of_attention and name != "output_dropout" else ByteDropout(rate, noise))
         for name in ("attention_dropout", "dropout_prob"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
