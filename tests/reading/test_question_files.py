@@ -222,6 +222,12 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     assert not problems.counts.keys() - {"empty passage"}
 
 
+def test_an_answer_with_white_space_around_it_is_read_back_at_its_place(tmp_path: Path) -> None:
+    written = Example("1", "Where?", "Rome, then Rome again", "T", True, (" Rome ",), (Span(11, 15),))
+    write_examples(tmp_path / "f.jsonl", [written])
+    assert load_examples(tmp_path / "f.jsonl") == (written,)
+
+
 def test_predictions_in_both_forms(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"q1": "Rome", "q2": ""}')
     (tmp_path / "b.jsonl").write_text('{"schema": "campana.reading/1", "id": "q1", "answer": "Rome"}\n{"id": "q2", "answer": null}\n')

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +120,27 @@ def read_predictions(path: Path) -> dict[str, str]:
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
-    """Write questions one a line, in the form that `read_examples` reads back to equal values; returns how many."""
+    """Write questions one a line, in the form that `read_examples` reads back to equal values; returns how many.
+
+    Of several places of one text the first is written: files of studies, which keys are made of, were written so.
+    """
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
             row: dict[str, Any] = {"id": example.id, "title": example.document, "question": example.question, "context": example.passage}
             if example.answerable is not None:
-                spans = {span.of(example.passage): span.start for span in reversed(example.spans)}
+                starts = {span.of(example.passage): span.start for span in reversed(example.spans)}
                 row["is_impossible"] = not example.answerable
-                row["answers"] = [{"text": text, "answer_start": spans.get(text)} for text in example.texts]
+                row["answers"] = [{"text": text, "answer_start": _start(text, starts)} for text in example.texts]
                 row["plausible_answers"] = [{"text": s.of(example.passage), "answer_start": s.start} for s in example.plausible]
             if example.pair_id is not None:
                 row["pair_id"] = example.pair_id
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
     return count
+
+
+def _start(text: str, starts: Mapping[str, int]) -> int | None:
+    """Where an answer begins, white space before it included: spans have none."""
+    start = starts.get(text.strip())
+    return None if start is None else start - (len(text) - len(text.lstrip()))
