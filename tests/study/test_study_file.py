@@ -255,7 +255,7 @@ def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
 
 def test_a_raised_version_of_a_check_scores_its_suites_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_study(folder / "study.yaml", cores=1).arms[0].stages
-    monkeypatch.setattr(NumberCheck, "version", 2)
+    monkeypatch.setattr(NumberCheck, "version", NumberCheck.version + 1)
     after = load_study(folder / "study.yaml", cores=1).arms[0].stages
     assert after.check[0].key != before.check[0].key
     assert after.generate[0].key == before.generate[0].key
@@ -269,7 +269,7 @@ def test_the_version_of_a_check_inside_another_is_in_the_key_and_that_of_one_tha
     nested = [{"kind": "any_of", "checks": [{"kind": "all_of", "checks": [{"kind": "exact", "value": "one"}]}]}]
     path.write_text("".join(json.dumps({**item, "checks": nested}) + "\n" for item in items), encoding="utf-8")
     before = load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key
-    monkeypatch.setattr(NumberCheck, "version", 2)
+    monkeypatch.setattr(NumberCheck, "version", NumberCheck.version + 1)
     assert load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key == before
     monkeypatch.setattr(Exact, "version", 2)
     assert load_study(folder / "study.yaml", cores=1).arms[0].stages.check[0].key != before
