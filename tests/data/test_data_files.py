@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campana.data import files
-from campana.data.files import locate_data, read_rows
+from campana.data.files import locate_data, read_located_rows, read_rows
 from campana.data.format import DroppedRow
 from campana.errors import DataError
 
@@ -69,6 +69,13 @@ def test_a_list_within_a_damaged_element_does_not_end_the_array(tmp_path) -> Non
     assert found == [{"a": 1}, "not JSON", {"b": 1}, {"a": 2}, {"a": 3}]
     path.write_text(f'[{{"a": 1}}, {damaged}]')
     assert [found for _, found in reasons(read_rows(path))] == [{"a": 1}, "not JSON", {"b": 1}]
+
+
+def test_the_missing_end_of_an_array_is_told_only_where_it_is_asked_for(tmp_path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1}, {"a": 2}')
+    assert [found for _, found in reasons(read_rows(path))] == [{"a": 1}, {"a": 2}, "truncated JSON"]
+    assert [row for *_, row in read_located_rows(path, lambda ordinal: ordinal == 0) if row is not None] == [{"a": 1}]
 
 
 def test_a_first_line_that_is_cut_costs_no_other(tmp_path) -> None:

@@ -83,3 +83,15 @@ def test_a_run_records_what_was_predicted_and_the_report_compares(planned: Any, 
     page = (folder / ".campana/reports/study/report.html").read_text(encoding="utf-8")
     assert "Predicted and actual" in page
     assert json.loads(campana("plan", "study.yaml", "--json").stdout)["forecast"] is None, "nothing is left to predict"
+
+
+def test_layers_that_only_the_model_can_name_do_not_end_a_plan(campana: Call, folder: Path) -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        (folder / "model" / name).unlink(missing_ok=True)
+    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=400, **sizes)).save_pretrained(folder / "model")
+    text = (folder / "study.yaml").read_text(encoding="utf-8")
+    (folder / "study.yaml").write_text(text.replace("rank: 4}", "rank: 4, targets: [query_key_value]}"), encoding="utf-8")
+    assert "tune method=lora" in campana("plan", "study.yaml", "--no-probe").stdout

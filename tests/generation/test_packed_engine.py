@@ -190,3 +190,19 @@ def test_softmax_of_short_numbers_is_that_of_fp32_rounded_once(dtype: torch.dtyp
     scores = torch.randn(48, 3, 192).to(dtype) * 4
     scores[:, :, 150:] = float("-inf")
     assert torch.equal(scores.softmax(-1), scores.softmax(-1, dtype=torch.float32).to(dtype))
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_positions_that_follow_the_longest_of_a_pass_are_refused(kind: str, run: Run) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rotary = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
+    if kind == "longrope":
+        rotary |= {"short_factor": [1.0] * 8, "long_factor": [6.0] * 8, "original_max_position_embeddings": 64}
+    sizes = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(**sizes, max_position_embeddings=256 if kind == "longrope" else 64, rope_parameters=rotary)
+    model = LlamaForCausalLM(config).eval()
+    short, long = (Request(name, tuple(range(3, 3 + length))) for name, length in (("short", 30), ("long", 60)))
+    assert run(Packed(), model, [short], Greedy())
+    with pytest.raises(ModelError, match=rf"above 64, .*\({kind}\) follow the longest"):
+        run(Packed(), model, [short, long], Greedy())

@@ -181,7 +181,7 @@ def test_pickles_beside_safetensors_are_left_behind(save_tiny: Callable[..., Pat
 # --- GGUF ---------------------------------------------------------------------------------------------------------------------------
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any, *, pre: str = "smollm", drop: str = "") -> None:
+def write_gguf(path: Path, model: Any, tokenizer: Any, *, pre: str = "smollm", drop: str = "", scaling: str = "") -> None:
     """Write the model as llama.cpp does: float32 tensors, rotary rows interleaved, byte-level BPE."""
     import gguf
 
@@ -195,6 +195,11 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, *, pre: str = "smollm", d
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    if scaling == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(8.0)
+    if scaling == "factors":  # as llama.cpp stores Llama 3.1's
+        writer.add_tensor("rope_freqs.weight", np.ones(config.head_dim // 2, np.float32))
     writer.add_vocab_size(config.vocab_size)
     writer.add_license("apache-2.0")
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -275,6 +280,10 @@ def test_a_gguf_file_that_cannot_be_exact_is_refused(make_llama: Any, make_token
     (tmp_path / "c.gguf").write_bytes((tmp_path / "c.gguf").read_bytes()[:300])
     with pytest.raises(ModelError, match="GGUF file that can be read"):
         bring(tmp_path / "c.gguf", tmp_path / "out3")
+    for scaling in ("linear", "factors"):
+        write_gguf(tmp_path / f"{scaling}.gguf", model, tokenizer, scaling=scaling)
+        with pytest.raises(ModelError, match="scales its rotary positions, which is lost"):
+            bring(tmp_path / f"{scaling}.gguf", tmp_path / f"out_{scaling}")
     (tmp_path / "d.gguf").write_bytes(b"other")
     with pytest.raises(ModelError, match="not a GGUF file"):
         bring(tmp_path / "d.gguf", tmp_path / "out4")

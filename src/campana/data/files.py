@@ -193,7 +193,7 @@ def _values(path: Path, zipped: bool, wanted: Wanted, *, array: bool) -> Iterato
             start = window.skip(_GAP)
             if start is None or (array and window.text.startswith("]", start)):
                 if array and start is None:
-                    yield ordinal, ordinal + 1, DroppedRow("truncated JSON", "the array has no end")
+                    yield ordinal, ordinal + 1, DroppedRow("truncated JSON", "the array has no end") if wanted(ordinal) else None
                 elif array and start is not None:
                     window.position = start + 1
                     rest = window.skip(_GAP)

@@ -23,6 +23,7 @@ from campana.generation.kv import Row, Shelf, capacity_for
 from campana.generation.lean import QUANTUM, Lent, lent
 from campana.generation.passes import read_prompts, read_step
 from campana.generation.sampling import choose
+from campana.models.rotary import refuse_following
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,13 +118,15 @@ def complete(
         return
     if not all(request.prompt_ids for request in requests):
         raise ModelError("a prompt without tokens cannot be completed", hint="use a chat template")
+    longest = max(len(request.prompt_ids) for request in requests) + max_new_tokens
+    refuse_following(model, longest, "generate: {{engine: {{kind: transformers, batch_size: 1}}}}")
     started = time.perf_counter()
     probe = max((request.prompt_ids for request in requests), key=len)[:PROBE_TOKENS]
     probe = probe if len(probe) > 1 else probe * 2
     expected = plain_logits(model, probe)
     with lent(model) as forward:
         lengths = [len(request.prompt_ids) for request in requests]
-        rows = min(max_rows, len(requests), affordable_rows(model, max(lengths) + max_new_tokens))
+        rows = min(max_rows, len(requests), affordable_rows(model, longest))
         settle(forward, longest_pass=max(*lengths, min(prefill_tokens, sum(lengths)), rows), most_rows=rows)
         prove(forward, probe, expected)
         phases.prefill_seconds += time.perf_counter() - started

@@ -3,6 +3,7 @@
 transformers reads the file; what it leaves inexact is mended here, or refused:
 - the splitting of text before merges (`tokenizer.ggml.pre`) is set for families that transformers does not know; an unknown one is
   an error, because a tokenizer that splits another way gives the model other tokens than it was trained on;
+- rotary positions that the file scales and transformers would not are an error;
 - the weights become plain tensors, and no trace of the quantisation is left in the configuration.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from campana.errors import ModelError
+from campana.models.rotary import rotary_types
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -98,11 +100,29 @@ def _save_weights(path: Path, metadata: dict[str, Any], out_dir: Path) -> None:
         raise ModelError(
             f"{len(lost)} tensors have no place, such as {lost[0]}", where=str(path), hint="give the model's safetensors folder"
         )
+    _refuse_lost_scaling(path, metadata, model.config)
     model.hf_quantizer = None
     model.is_quantized = False
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path", "unk_token_id"):
         vars(model.config).pop(name, None)
     model.save_pretrained(out_dir, max_shard_size="1TB")
+
+
+def _refuse_lost_scaling(path: Path, metadata: dict[str, Any], config: Any) -> None:
+    """ModelError where the file stretches its rotary positions and the loaded model does not: each position would be another."""
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
+    architecture = metadata.get("general.architecture")
+    names = read_gguf_metadata(str(path))[1]
+    is_scaled = metadata.get(f"{architecture}.rope.scaling.type", "none") != "none" or any(
+        name.startswith(("rope_freqs", "rope_factors")) for name in names
+    )
+    if is_scaled and rotary_types(config).keys() <= {"default"}:
+        raise ModelError(
+            f"the file scales its rotary positions, which is lost when architecture {architecture!r} is read",
+            where=str(path),
+            hint="give the model's safetensors folder",
+        )
 
 
 def _tokenizer(path: Path, metadata: dict[str, Any]) -> PreTrainedTokenizerBase:

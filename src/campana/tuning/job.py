@@ -112,6 +112,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
     """Everything that a run needs, before its first step."""
     from campana.data.prepared import PreparedRows
     from campana.models.load import load_model
+    from campana.models.rotary import refuse_following
     from campana.tuning import kernels, machine, optimizer, proof
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.forward import Network, compute_type, dropouts_of
@@ -125,6 +126,8 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         if ranks.count == 1:  # FSDP's blocks come and go: kept ones are holes
             machine.keep_memory()
         base: Any = load_model(job.model_dir)
+        longest = max(int(rows.lengths.max(initial=0)) for rows in (train, validation))
+        refuse_following(base, longest, "tune: {{max_length: {most}}}")
         if ranks.count == 1:  # else the whole model may not fit: each layer goes there when it is cut
             base.to(_device())
         rows = proof.sample(train)
