@@ -191,6 +191,16 @@ def test_a_warning_names_the_field_to_change(study: Study, tmp_path: Path, longe
     assert warnings(stages, told, store, tmp_path, memory_bytes=10**12, free_bytes=10**12) == []
 
 
+@pytest.mark.parametrize("kind", ["tune", "generate"])
+def test_before_anything_is_measured_the_least_that_is_known_is_told(study: Study, tmp_path: Path, kind: str) -> None:
+    stages = [tune_of(study, 0) if kind == "tune" else study.arms[0].stages.generate[0]]
+    store = Store(tmp_path / "store")
+    (found,) = warnings(stages, {}, store, tmp_path, memory_bytes=1000, free_bytes=10**12)
+    assert (found.what, found.stages) == ("memory", (stages[0].key,))
+    assert "needs at least" in found.text
+    assert warnings(stages, {}, store, tmp_path, memory_bytes=10**9, free_bytes=10**12) == []
+
+
 def test_a_disk_that_is_too_small_is_told(study: Study, tmp_path: Path) -> None:
     stages = [tune_of(study, 0)]
     told = {stages[0].key: Expected(seconds=900.0, memory_bytes=1, disk_bytes=10**9)}

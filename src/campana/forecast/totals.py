@@ -18,10 +18,11 @@ from campana.core.store import Store
 from campana.errors import CampanaError
 from campana.forecast.known import input_stage, tune_profile_name
 from campana.forecast.predict import Forecaster, checkpoint_bytes
-from campana.models.cost import num_trainable
+from campana.models.cost import BYTES, generation_memory_bytes, num_trainable, training_memory_bytes
 from campana.models.shape import Shape, num_parameters
 from campana.stages.generate import Generate
 from campana.stages.tune import Tune
+from campana.tuning.options import AdamW
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ def warnings(
     found: dict[tuple[str, str], list[Stage]] = {}
     for stage in stages:
         told = forecasts.get(stage.key, Expected())
-        if told.memory_bytes is not None and told.memory_bytes > limit:
-            found.setdefault((_too_large(told.memory_bytes, limit), _smaller(stage, told, limit, forecaster)), []).append(stage)
+        memory, word = (told.memory_bytes, "about") if told.memory_bytes is not None else (_least_bytes(stage, forecaster), "at least")
+        if memory > limit:
+            found.setdefault((_too_large(word, memory, limit), _smaller(stage, told, limit, forecaster)), []).append(stage)
     warned = [
         Warned("memory", tuple(stage.key for stage in listed), f"{_named(listed)}: {text}", hint) for (text, hint), listed in found.items()
     ]
@@ -89,8 +91,26 @@ def warnings(
     return warned
 
 
-def _too_large(memory: int, limit: int) -> str:
-    return f"needs about {_gigabytes(memory)} of memory, and this machine has {_gigabytes(limit)}"
+def _least_bytes(stage: Stage, forecaster: Forecaster) -> int:
+    """What weights alone take, and gradients and optimiser state where they learn: known before anything is measured. 0: not known."""
+    spec, model = stage.spec, input_stage(stage, "model")
+    try:
+        shape = None if model is None else forecaster.known.shape(model)
+        if shape is None or stage.resources.ranks > 1:
+            return 0
+        if isinstance(spec, Generate):
+            return generation_memory_bytes(shape, 1, 1, precision=spec.precision)
+        if not isinstance(spec, Tune):
+            return 0
+        method: Any = spec.method
+        state = 8 if isinstance(spec.optimizer, AdamW) else 0
+        return training_memory_bytes(shape, method, 0, precision=spec.precision, frozen_bytes=BYTES[spec.precision], state_bytes=state)
+    except CampanaError:
+        return 0
+
+
+def _too_large(word: str, memory: int, limit: int) -> str:
+    return f"needs {word} {_gigabytes(memory)} of memory, and this machine has {_gigabytes(limit)}"
 
 
 def _named(listed: Sequence[Stage]) -> str:
