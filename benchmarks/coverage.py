@@ -1,6 +1,6 @@
 """How often campana's 95% intervals hold the truth, by simulation: arms' means and paired differences, over prompts and seeds.
 
-    python benchmarks/coverage.py            # about three minutes on one free core
+    python benchmarks/coverage.py            # about six minutes on one free core
     python benchmarks/coverage.py --quick    # a few settings, some seconds
 
 Scores are drawn from crossed random effects on the logit scale: a category's level, a prompt's difficulty (shared by both arms, and a
@@ -9,8 +9,8 @@ continuous scores the result itself. The truth is the expectation over prompts a
 luck is 0: the intervals claim to cover prompts only. `luck` is the standard deviation of a seed's effect in logits (0.1 is about
 2 points of score).
 
-Prints a table a section and, as the last line, one JSON object with "settings", "within" (the share inside 0.93..0.97), "methods" and
-"family_wise_error".
+Prints a table a section and, as the last line, one JSON object with "settings", "within" (the share inside 0.93..0.97), "methods",
+"limits", "strict_limits" and "family_wise_error".
 Legend: S seeds, N prompts, C categories, B bootstrap draws.
 """
 
@@ -214,6 +214,32 @@ def limit(seeds: int, draws: int, seed: int = 0) -> dict[str, tuple[float, float
     return {name: (min(values), max(values)) for name, values in found.items()}
 
 
+def strict_limit(seeds: int, draws: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Of 99% and 99.8% intervals, with prompts as in `limit` and luck at most half of the variance: the most errors over those promised, as
+    shipped and where seeds enter the degrees of freedom only if `V_S` is above `V_R`; and how much wider the former are in the mean where
+    seeds move nothing and a tenth, three tenths or six tenths of the prompts' variance is residual.
+    """
+    rng = np.random.default_rng(seed)
+    taken = 1.0 - 0.5 / (seeds - 1) ** 2
+    found: dict[str, dict[str, float]] = {}
+    for confidence in (0.99, 0.998):
+        worst, wider = {"shipped": 0.0, "only above V_R": 0.0}, {}
+        for residual, luck in itertools.product((0.0, 0.1, 0.3, 0.6, 0.9), (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)):  # V_P is 1
+            error = np.abs(rng.standard_normal(draws)) * math.sqrt(1.0 + luck)
+            v_seeds = (luck + residual) * rng.chisquare(seeds - 1, draws) / (seeds - 1)
+            variance = 1.0 + np.maximum(v_seeds - taken * residual, 0.0)
+            half = {}
+            for name, entering in (("shipped", v_seeds), ("only above V_R", np.where(v_seeds > taken * residual, v_seeds, 0.0))):
+                share = np.minimum(entering / variance, 1.0)
+                df = 1.0 / ((1.0 - share) ** 2 / 1000.0 + share**SEED_POWER / (seeds - 1))
+                half[name] = np.sqrt(variance) * stats.t.isf(0.5 - confidence / 2, df)
+                worst[name] = max(worst[name], float(np.mean(error > half[name])) / (1 - confidence))
+            if luck == 0 and residual in (0.1, 0.3, 0.6):
+                wider[f"wider, residual {residual}"] = float(np.mean(half["shipped"] / half["only above V_R"]))
+        found[f"{confidence:.1%}"] = worst | wider
+    return found
+
+
 def settings(quick: bool) -> Iterator[tuple[Setting, Average]]:
     """What is simulated: the central grid, then more luck."""
     if quick:
@@ -265,11 +291,15 @@ def main() -> None:
     limits = {seeds: limit(seeds, 2_000 if options.quick else 20_000, options.seed) for seeds in (2, 3, 5)}
     for seeds, spans in limits.items():
         print(f"S={seeds}  " + "  ".join(f"{name} {low:.3f} .. {high:.3f}" for name, (low, high) in spans.items()), flush=True)
+    strict = {seeds: strict_limit(seeds, 20_000 if options.quick else 150_000, options.seed) for seeds in (2, 3, 5)}
+    for seeds, by_level in strict.items():
+        for level, figures in by_level.items():
+            print(f"S={seeds}  {level} intervals: " + "  ".join(f"{name} {value:.2f}" for name, value in figures.items()), flush=True)
     print("\nfamily-wise error of six comparisons of four equal arms, at 0.05")
     errors = {}
     for (seeds, luck), size in itertools.product(((1, 0.0), (2, 0.1), (2, 0.3), (3, 0.0), (3, 0.1), (3, 0.3), (5, 0.3)), (30, 100)):
         name = f"S={seeds} luck={luck} 9 x {size}"
-        errors[name] = family_wise_error(50 if options.quick else max(replicates // 2, 100), seeds, luck, size, options.seed)
+        errors[name] = family_wise_error(50 if options.quick else 400, seeds, luck, size, options.seed)
         print(f"{name}  {errors[name]:.3f}", flush=True)
     print(f"{100 * sum(inside) / len(inside):.0f}% of the settings within 0.93..0.97; {time.perf_counter() - started:.0f} s")
     last = {
@@ -281,6 +311,7 @@ def main() -> None:
         "settings": rows,
         "methods": rival_rows,
         "limits": limits,
+        "strict_limits": strict,
     }
     print(json.dumps(last))
 

@@ -7,9 +7,9 @@ It owns where a row's keys lie and the compaction when a row leaves. It knows no
     shelf.advance()                   # rows that outgrew their bucket move to the next class
     for bucket in shelf.buckets: ...  # bucket.rows; bucket.open(layer, ...) -> (keys_RHLD, values_RHLD)
 
-A bucket holds at most `ROWS` rows and reserves room for them at once: it never grows by copying, and what it does not use takes no memory
-(the system gives pages as they are written). All buckets of a class but the last are full, and an empty one goes. The class of a row
-depends on the row's own length alone: what attention reads for a row never depends on its neighbours.
+A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying; the system gives pages of fresh room
+as they are first written. All buckets of a class but the last are full, and an empty one goes. The class of a row depends on the row's own
+length alone: what attention reads for a row never depends on its neighbours.
 
 Legend: R rows, H key-value heads, L places, D head size.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS = 32
-"""Of a bucket."""
+"""Most of a bucket."""
 
 
 @dataclass(slots=True, eq=False)

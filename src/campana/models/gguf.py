@@ -35,26 +35,25 @@ def is_gguf(path: Path) -> bool:
         return file.read(4) == b"GGUF"
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The file's own description: `general.*`, `<architecture>.*`, `tokenizer.*` without long lists."""
+def read_header(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The file's own description (`general.*`, `<architecture>.*`, `tokenizer.*` without long lists), and the names of its tensors."""
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
     try:
-        metadata, _ = read_gguf_metadata(str(path))
+        return read_gguf_metadata(str(path))
     except Exception as error:  # struct, unicode, index and value errors: all mean a damaged or foreign file
         raise ModelError(f"not a GGUF file that can be read: {error}", where=str(path), hint="fetch it again") from error
-    return metadata
 
 
 def convert_gguf(path: Path, out_dir: Path) -> dict[str, Any]:
     """Write config.json, model.safetensors (float32), generation_config.json and the tokenizer's files; returns the file's metadata."""
-    metadata = read_metadata(path)
+    metadata, names = read_header(path)
     if metadata.get("split.count", 1) > 1:
         raise ModelError("the file is one part of several", where=str(path), hint="join them: llama-gguf-split --merge FIRST_PART OUT.gguf")
     with _read_once():
         tokenizer = _tokenizer(path, metadata)
         _save_tokenizer(tokenizer, out_dir)
-        _save_weights(path, metadata, out_dir)
+        _save_weights(path, metadata, names, out_dir)
     return metadata
 
 
@@ -75,7 +74,7 @@ def _read_once() -> Generator[None]:
         package.GGUFReader, package.get_tensor_name_map = kept
 
 
-def _save_weights(path: Path, metadata: dict[str, Any], out_dir: Path) -> None:
+def _save_weights(path: Path, metadata: dict[str, Any], names: tuple[str, ...], out_dir: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -100,7 +99,7 @@ def _save_weights(path: Path, metadata: dict[str, Any], out_dir: Path) -> None:
         raise ModelError(
             f"{len(lost)} tensors have no place, such as {lost[0]}", where=str(path), hint="give the model's safetensors folder"
         )
-    _refuse_lost_scaling(path, metadata, model.config)
+    _refuse_lost_scaling(path, metadata, names, model.config)
     model.hf_quantizer = None
     model.is_quantized = False
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path", "unk_token_id"):
@@ -108,12 +107,9 @@ def _save_weights(path: Path, metadata: dict[str, Any], out_dir: Path) -> None:
     model.save_pretrained(out_dir, max_shard_size="1TB")
 
 
-def _refuse_lost_scaling(path: Path, metadata: dict[str, Any], config: Any) -> None:
+def _refuse_lost_scaling(path: Path, metadata: dict[str, Any], names: tuple[str, ...], config: Any) -> None:
     """ModelError where the file stretches its rotary positions and the loaded model does not: each position would be another."""
-    from transformers.integrations.gguf.reader import read_gguf_metadata
-
     architecture = metadata.get("general.architecture")
-    names = read_gguf_metadata(str(path))[1]
     is_scaled = metadata.get(f"{architecture}.rope.scaling.type", "none") != "none" or any(
         name.startswith(("rope_freqs", "rope_factors")) for name in names
     )

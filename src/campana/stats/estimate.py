@@ -24,9 +24,9 @@ stricter ones, such as those of several comparisons, it is not: their errors wou
 `TUNED_LEVEL` `r` always enters the degrees of freedom. Errors over those promised, at most, while luck is at most half of the variance:
 
     seeds   99%, only where V_S > V_R   99%    99.8%, only where V_S > V_R   99.8%
-    2       2.6                         1.1    5.5                           1.6
-    3       2.3                         1.0    5.0                           1.0
-    5       1.7                         1.0    3.5                           1.0
+    2       2.6                         1.1    5.3                           1.6
+    3       2.3                         1.0    4.9                           1.0
+    5       1.6                         1.0    3.3                           1.0
 
 Resampling instead: a bootstrap of prompts alone ignores luck, and a pigeonhole bootstrap (both sampled) knows too little of luck's
 spread with so few seeds. `benchmarks/coverage.py` simulates all of them; docs/statistics.md has its table.

@@ -135,8 +135,8 @@ def _notes(num_seeds: int, arms: Mapping[str, Any], contrasts: Sequence[Mapping[
     ruled = [name for name, variance in figures if _luck_rules(variance)]
     if num_seeds == 2 and ruled:
         notes.append(
-            "two seeds only, and the seeds move the score more than the prompts do: intervals of 95% then cover 91 to 94%; "
-            f"a third seed mends it ({', '.join(ruled)})"
+            "two seeds only, and the seeds move the score more than the prompts do: intervals of 95% then cover 91 to 94%, and those of "
+            f"several comparisons less than they say; a third seed mends most of it ({', '.join(ruled)})"
         )
     for name, arm in arms.items():
         if arm["num_unscored"]:
