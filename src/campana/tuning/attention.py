@@ -1,7 +1,8 @@
 """Attention over a pack: every sample attends to itself only, causally. Registered with transformers as `campana_segments`.
 
-Owns: the CPU form (segments of like length in one call, its gradient written out), the plain form for soft-caps,
-and the CUDA form (torch's variable-length flash attention). Grouped queries and sliding windows are exact in all.
+Owns: the CPU forms (compiled, for bf16; or torch's kernel with segments of like length in one call, its gradient written out), the
+plain form for soft-caps, and the CUDA form (torch's variable-length flash attention). Grouped queries and sliding windows are exact in
+all.
 Refuses, by name: attention dropout, sinks, position biases, and layers whose pattern it does not know.
 
     register()
@@ -21,11 +22,9 @@ import torch
 from torch import Tensor
 
 from campana.errors import ModelError
-from campana.tuning import blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from campana.native import Attention
     from campana.tuning.segments import Group, Segments
 
 NAME = "campana_segments"
@@ -58,14 +57,9 @@ class Pattern:
     """A query sees this many keys, its own included; None: all before it."""
     softcap: float | None = None
 
-    def window_in(self, group: Group) -> int | None:
-        """The window where it matters in this group."""
-        return None if self.window is None or self.window >= group.longest else self.window
-
     def mask(self, group: Group, like: Tensor) -> Tensor | None:
         """Additive (L, L) where the window matters in this group: 0 where 0 <= query - key < window, else -inf."""
-        window = self.window_in(group)
-        return None if window is None else _band(group.longest, window, like)
+        return None if self.window is None or self.window >= group.longest else _band(group.longest, self.window, like)
 
 
 def attend(
@@ -81,9 +75,10 @@ def attend(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query (1, H, T, D), key and value (1, K, T, D) -> (1, T, H, D).
 
-    `kwargs` must hold `segments`, which the loop passes through the model.
+    `kwargs` must hold `segments`, and may hold `compiled`, which `forward.Network` passes through the model.
     """
     segments: Segments | None = kwargs.get("segments")
+    compiled: Attention | None = kwargs.get("compiled")
     name = type(module).__name__
     if segments is None:
         raise ModelError(f"{name} does not pass its keyword arguments on to attention", hint="this architecture cannot be trained in packs")
@@ -104,13 +99,33 @@ def attend(
         out_THD = _plain(q_THD, k_TKD, v_TKD, pattern)
     elif query.is_cuda:
         out_THD = _varlen(q_THD, k_TKD, v_TKD, pattern)
+    elif compiled is not None and compiled.takes(q_THD, v_TKD):
+        out_THD = cast("Tensor", CompiledAttention.apply(q_THD, k_TKD, v_TKD, pattern, compiled))
     else:
         out_THD = cast("Tensor", SegmentAttention.apply(q_THD, k_TKD, v_TKD, pattern))
     return out_THD.unsqueeze(0), None
 
 
+class CompiledAttention(torch.autograd.Function):
+    """Causal attention within segments by `native.Attention`, on the pack as it lies."""
+
+    @staticmethod
+    def forward(ctx: Any, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, pattern: Pattern, compiled: Attention) -> Tensor:
+        """Returns (T, H, D)."""
+        ctx.how = {"scale": pattern.scale, "window": pattern.window}
+        ctx.bounds, ctx.compiled = pattern.segments.boundaries, compiled
+        out_THD, lse_HT = compiled.forward(q_THD, k_TKD, v_TKD, ctx.bounds, **ctx.how)
+        ctx.save_for_backward(q_THD, k_TKD, v_TKD, out_THD, lse_HT)
+        return out_THD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of query, key and value."""
+        return (*ctx.compiled.backward(grads[0], *ctx.saved_tensors, ctx.bounds, **ctx.how), None, None)
+
+
 class SegmentAttention(torch.autograd.Function):
-    """Causal attention within segments, one call a group of segments: short ones of bf16 in blocks of our own, others by torch's kernel.
+    """Causal attention within segments by torch's kernel, one call a group of segments.
 
     Written out, because autograd's own gradient of slicing a pack would write a zero tensor of the whole pack for every slice.
     """
@@ -121,10 +136,12 @@ class SegmentAttention(torch.autograd.Function):
         out_THD = q_THD.new_empty(q_THD.shape)
         saved: list[Tensor] = []
         for group in pattern.segments.groups:
-            rectangles = [_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD)]
-            out, kept = _forward_of(rectangles, pattern, group)
+            q, k, v = (_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD))
+            mask = pattern.mask(group, q)
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            out, logarithms = fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
             _scatter(out_THD, out, group)
-            saved += [*rectangles, *kept]
+            saved += [q, k, v, out, logarithms]
         ctx.save_for_backward(*saved)
         ctx.pattern = pattern
         return out_THD
@@ -137,35 +154,14 @@ class SegmentAttention(torch.autograd.Function):
         pattern: Pattern = ctx.pattern
         grad_qkv = [grad_THD.new_empty(pattern.segments.num_tokens, x.shape[1], x.shape[3]) for x in saved[:3]]
         for group in pattern.segments.groups:
-            count = 3 if _in_blocks(saved[0], group) else 5
-            mine, saved = saved[:count], saved[count:]
-            parts = _backward_of(_rectangle_of_gradient(grad_THD, group), mine, pattern, group)
+            mine, saved = saved[:5], saved[5:]
+            mask = pattern.mask(group, mine[0])
+            fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+            grad = _rectangle_of_gradient(grad_THD, group)
+            parts = fused(grad, *mine, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
             for total_THD, part in zip(grad_qkv, parts, strict=True):
                 _scatter(total_THD, part, group)
         return (*grad_qkv, None)
-
-
-def _in_blocks(like: Tensor, group: Group) -> bool:
-    return like.dtype == torch.bfloat16 and group.longest <= blocks.LONGEST
-
-
-def _forward_of(rectangles: Sequence[Tensor], pattern: Pattern, group: Group) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(B, H, L, D) of a group, and what its backward pass needs beside the inputs: the result and its logarithms, or nothing."""
-    q, k, v = rectangles
-    if _in_blocks(q, group):
-        return blocks.forward(q, k, v, scale=pattern.scale, window=pattern.window_in(group)), ()
-    mask = pattern.mask(group, q)
-    kept = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
-    return kept[0], kept
-
-
-def _backward_of(grad: Tensor, saved: Sequence[Tensor], pattern: Pattern, group: Group) -> tuple[Tensor, ...]:
-    q, k, v, *kept = saved
-    if _in_blocks(q, group):
-        return blocks.backward(grad, q, k, v, scale=pattern.scale, window=pattern.window_in(group))
-    mask = pattern.mask(group, q)
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return fused(grad, q, k, v, *kept, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
 
 
 def _is_sliding(module: torch.nn.Module) -> bool:

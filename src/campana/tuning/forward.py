@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from campana.native import Attention
     from campana.tuning.packs import Pack
 
 
@@ -79,9 +80,11 @@ class Network:
     """Arithmetic of the matrix products."""
     whole_packs: bool
     """Whether packs may hold more than one row; else this architecture lets rows see each other, and each is run alone."""
+    compiled: Attention | None
+    """What attends to bf16 numbers on a CPU; None: torch's kernel."""
 
     @classmethod
-    def of(cls, model: Any, precision: str) -> Network:
+    def of(cls, model: Any, precision: str, compiled: Attention | None = None) -> Network:
         """Put our attention into the model, in place, where its layers allow it."""
         base = base_of(model)
         compute = compute_type(precision)
@@ -91,7 +94,7 @@ class Network:
         if whole:
             attention.register()
             base.set_attn_implementation(attention.NAME)
-        return cls(base, base.get_decoder(), OutputLayer.of(base, compute), compute, whole)
+        return cls(base, base.get_decoder(), OutputLayer.of(base, compute), compute, whole, compiled)
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +103,7 @@ class Network:
 
     def hidden(self, pack: Pack) -> Tensor:
         """The last hidden states at the predicting positions, (N, D)."""
-        extra: dict[str, Any] = {"segments": pack.segments} if self.whole_packs else {}
+        extra: dict[str, Any] = {"segments": pack.segments, "compiled": self.compiled} if self.whole_packs else {}
         with self._arithmetic():
             given = _inputs(self.decoder, pack.ids)
             outputs = self.decoder(**given, position_ids=pack.positions[None], use_cache=False, **extra)

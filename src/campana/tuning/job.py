@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from campana.errors import DataError, ModelError, StageFailed, StudyError
+from campana.models.cache import default_cache_dir
 from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from campana.native import Attention
     from campana.tuning.energy import Energy
     from campana.tuning.loop import Diverged, Plan, Run, Totals
     from campana.tuning.method import Method
@@ -63,6 +65,8 @@ class TuneJob:
     num_evaluations: int
     micro_batch_tokens: int
     checkpoint_seconds: float
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    """Where compiled code is kept."""
     ranks: int = 1
     """Processes that share the work, all started by torchrun. The result is the same to within rounding."""
 
@@ -135,7 +139,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
         kernels.fuse(model, compute_type(job.precision))
-        network = shard(Network.of(model, job.precision), ranks)
+        network = shard(Network.of(model, job.precision, _compiled(job)), ranks)
         proof.check(network, rows, expected, job.precision)
     learning = optimizer.learning_parameters(model)
     run = Run(
@@ -167,6 +171,17 @@ def plan_of(job: TuneJob, train: Any) -> Plan:
     evaluate_after = {round(len(steps) * k / job.num_evaluations) for k in range(1, job.num_evaluations + 1)} | {0}
     total_tokens = int(sum(train.lengths[members].sum() for members in steps))
     return Plan(steps, total_tokens, frozenset(evaluate_after))
+
+
+def _compiled(job: TuneJob) -> Attention | None:
+    from campana.native import Attention, Unavailable
+
+    if job.precision == "fp32" or _device() != "cpu":
+        return None
+    try:
+        return Attention.load(job.cache_dir)
+    except Unavailable:
+        return None
 
 
 def _device() -> str:

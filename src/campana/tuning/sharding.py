@@ -12,7 +12,7 @@ divided by the supervised tokens of the whole step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -72,8 +72,7 @@ def shard(network: Network, ranks: Ranks) -> Network:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(enable=True)
-    fields = {name: getattr(network, name) for name in ("model", "decoder", "head", "compute", "whole_packs")}
-    return ShardedNetwork(**fields, whole=whole)
+    return ShardedNetwork(**{field.name: getattr(network, field.name) for field in fields(network)}, whole=whole)
 
 
 def _layers(decoder: nn.Module, model: nn.Module) -> Sequence[nn.Module]:
