@@ -11,20 +11,13 @@
    segment. q, out: (T, H, D); k, v: (T, K, D); D is contiguous, the other strides are given, in numbers. lse: (H, T), the base-2
    logarithm of a query's sum of exponentials. Pairs: a word of 32 bits holds two bf16 numbers that a product sums over, the earlier low. */
 
-#include <immintrin.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "common.h"
 
-typedef uint16_t bf16;
 typedef uint32_t pair;
-typedef __m512 f16x; /* 16 floats */
 
 enum { QUERIES = 64, KEYS = 128, LARGEST_HEAD = 256 };
 #define HIDDEN (-3e38f)
 #define LOWEST (-1e30f)
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
   const bf16 *data;
@@ -44,11 +37,7 @@ typedef struct {
   int64_t place;                      /* of its sums of gradients, in tokens */
 } Task;
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t up(int64_t a, int64_t to) { return (a + to - 1) / to * to; }
-
-/* ---- products ------------------------------------------------------------------------------------------------------------------- */
+/* ---- products --------------------------------------------------------------------------------------------------------------------- */
 
 /* c (rows x 16 columns) = or += a (rows x 2 pairs) times b (pairs x 16 columns, paired). Strides in numbers of each type. */
 INLINE void tile(const int rows, const int columns, int64_t pairs, const bf16 *a, int64_t lda, const pair *b, int64_t ldb, float *c,
@@ -97,7 +86,7 @@ static void product(int64_t rows, int64_t columns, int64_t pairs, const bf16 *a,
   }
 }
 
-/* ---- layouts -------------------------------------------------------------------------------------------------------------------- */
+/* ---- layouts ---------------------------------------------------------------------------------------------------------------------- */
 
 /* out[j][i] = in[i][j] of 16 x 16 words of 32 bits. */
 INLINE void transpose(__m512i r[16]) {
@@ -166,9 +155,6 @@ static void turned(const bf16 *x, int64_t stride, int64_t rows, int64_t size, bf
     }
 }
 
-INLINE __m256i narrow(f16x x) { return (__m256i)_mm512_cvtneps_pbh(x); }
-INLINE f16x widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
-
 /* (D, width) fp32, each column times its factor -> the first `rows` rows of (rows, D) bf16. */
 static void turned_back(const float *x, int64_t width, int64_t rows, int64_t size, const float *factor, bf16 *out, int64_t stride) {
   for (int64_t i = 0; i < rows; i += 16)
@@ -177,27 +163,11 @@ static void turned_back(const float *x, int64_t width, int64_t rows, int64_t siz
       const f16x times = _mm512_loadu_ps(factor + i);
       for (int n = 0; n < 16; n++) r[n] = _mm512_castps_si512(_mm512_mul_ps(times, _mm512_loadu_ps(x + (d + n) * width + i)));
       transpose(r);
-      for (int n = 0; n < least(16, rows - i); n++)
-        _mm256_storeu_si256((__m256i *)(out + (i + n) * stride + d), narrow(_mm512_castsi512_ps(r[n])));
+      for (int n = 0; n < least(16, rows - i); n++) write_bf16(out + (i + n) * stride + d, _mm512_castsi512_ps(r[n]));
     }
 }
 
-/* ---- softmax -------------------------------------------------------------------------------------------------------------------- */
-
-/* 2^x to 2e-7 of itself, 0 below 2^-149: the fraction in [-1/2, 1/2] by a polynomial (Taylor's, in powers of ln 2), the rest exactly. */
-INLINE f16x power_of_two(f16x x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(-200.0f));
-  const f16x whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const f16x rest = _mm512_sub_ps(x, whole);
-  f16x y = _mm512_set1_ps(1.5403530e-4f);
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(1.3333558e-3f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(9.6181291e-3f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(5.5504109e-2f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(2.4022651e-1f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(6.9314718e-1f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(y, whole);
-}
+/* ---- softmax ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Hide what a query must not see: scores[key][query], the first of each given by its place in the segment. */
 static void hide(float *scores, int64_t keys, int64_t columns, int64_t width, int64_t key, int64_t query, int64_t window) {
@@ -246,7 +216,7 @@ static void turn_all(const Problem *p, const Tensor *x, const int64_t *start, bf
     }
 }
 
-/* ---- forward -------------------------------------------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   pair queries[LARGEST_HEAD / 2 * QUERIES], probabilities[KEYS / 2 * QUERIES];
@@ -286,7 +256,7 @@ static void forward_of(const Problem *p, const Task *t, const bf16 *values, int6
                        float *lse, Forward *at) {
   const int64_t begin = p->bounds[t->segment], kv_head = t->head / (p->heads / p->kv_heads), size = p->size;
   const int64_t columns = up(t->stop - t->first, 16);
-  const float by = p->scale * 1.44269504f;
+  const float by = p->scale * LOG2_E;
   pairs_of_features(row(&p->q, begin + t->first, t->head), p->q.token, t->stop - t->first, size, at->queries, QUERIES);
   for (int64_t i = 0; i < QUERIES; i++) at->largest[i] = LOWEST, at->total[i] = 0;
   int started = 0;
@@ -346,7 +316,7 @@ int campana_attention_forward(const Problem *p, bf16 *out, const int64_t *out_st
   return (int)failed;
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------------------- */
+/* ---- backward --------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
   pair queries[LARGEST_HEAD / 2 * QUERIES], grads[LARGEST_HEAD / 2 * QUERIES];             /* pairs of features */
@@ -362,8 +332,7 @@ static void deltas(const bf16 *out, int64_t out_stride, const bf16 *grad, int64_
   for (int64_t i = 0; i < rows; i++) {
     f16x sum = _mm512_setzero_ps();
     for (int64_t d = 0; d < size; d += 16)
-      sum = _mm512_fmadd_ps(widen(_mm256_loadu_si256((const __m256i *)(out + i * out_stride + d))),
-                            widen(_mm256_loadu_si256((const __m256i *)(grad + i * grad_stride + d))), sum);
+      sum = _mm512_fmadd_ps(read_bf16(out + i * out_stride + d), read_bf16(grad + i * grad_stride + d), sum);
     delta[i] = _mm512_reduce_add_ps(sum);
   }
 }
@@ -397,7 +366,7 @@ static void backward_block(const Problem *p, const Gradients *g, int64_t segment
                            const bf16 *keys_turned, int64_t width, float *sum_k, float *sum_v, Backward *at) {
   const int64_t begin = p->bounds[segment], kv_head = head / (p->heads / p->kv_heads), size = p->size, rows = stop - first;
   const int64_t columns = up(rows, 16);
-  const float by = p->scale * 1.44269504f;
+  const float by = p->scale * LOG2_E;
   const bf16 *q = row(&p->q, begin + first, head), *grad = row(&g->grad, begin + first, head);
   pairs_of_features(q, p->q.token, rows, size, at->queries, QUERIES);
   pairs_of_features(grad, g->grad.token, rows, size, at->grads, QUERIES);
@@ -421,7 +390,8 @@ static void backward_block(const Problem *p, const Gradients *g, int64_t segment
             size, 1);
     product(keys, size, (columns - from) / 2, at->slopes + from, QUERIES, at->query_rows + from / 2 * size, size, sum_k + j * size, size,
             1);
-    product(size, columns - from, (keys + 1) / 2, keys_turned + j, width, at->slope_pairs + from, QUERIES, at->sum + from, QUERIES, started);
+    product(size, columns - from, (keys + 1) / 2, keys_turned + j, width, at->slope_pairs + from, QUERIES, at->sum + from, QUERIES,
+            started);
     started = 1;
   }
   turned_back(at->sum, QUERIES, rows, size, at->scale, g->grad_q + ((begin + first) * p->heads + head) * size, p->heads * size);
@@ -438,7 +408,7 @@ static void add_up(const float *const *sums, const int64_t *seen, int64_t num, i
       f16x sum = _mm512_setzero_ps();
       for (int64_t n = 0; n < num; n++)
         if (j < seen[n]) sum = _mm512_add_ps(sum, _mm512_loadu_ps(sums[n] + j * size + d));
-      _mm256_storeu_si256((__m256i *)(out + j * stride + d), narrow(_mm512_mul_ps(sum, _mm512_set1_ps(scale))));
+      write_bf16(out + j * stride + d, _mm512_mul_ps(sum, _mm512_set1_ps(scale)));
     }
 }
 

@@ -1,6 +1,6 @@
 """The compiled attention, as functions of tensors: causal, within the segments of a pack, bf16 on a CPU.
 
-    attention = Attention.load(cache_dir)
+    attention = Attention(library)
     if attention.takes(q, k, v):
         out, lse = attention.forward(q, k, v, bounds, scale=1 / 8, window=None)
         grad_q, grad_k, grad_v = attention.backward(grad, q, k, v, out, lse, bounds, scale=1 / 8, window=None)
@@ -15,17 +15,11 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from campana.native.build import load
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-SOURCE = "attention.c"
 LARGEST_HEAD = 256
 HEAD_MULTIPLE = 16
 
@@ -57,11 +51,6 @@ class Attention:
     """The loaded library."""
 
     library: Any
-
-    @classmethod
-    def load(cls, cache_dir: Path) -> Attention:
-        """Compile it (a second), or take it from the cache. Raises Unavailable."""
-        return cls(load(SOURCE, cache_dir))
 
     @staticmethod
     def takes(q_THD: Tensor, v_TKD: Tensor) -> bool:

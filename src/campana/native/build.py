@@ -1,6 +1,6 @@
-"""A C file of this package -> a shared library in the cache, loaded: compiled once for a source, a compiler and a set of instructions.
+"""The C files of this package -> one shared library in the cache, loaded: compiled once for a source, a compiler and its flags.
 
-    library = load("attention.c", cache_dir)
+    library = load(cache_dir)
 
 The OpenMP runtime is torch's own, which is loaded already: a second one would fight it for the cores, so the library is linked without
 and GCC compiles it (another compiler asks for another runtime). Refuses (`Unavailable`) processors without `INSTRUCTIONS`, machines
@@ -21,7 +21,7 @@ from campana.errors import ModelError
 from campana.models.cache import locked, publish
 
 INSTRUCTIONS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16")
-"""As Linux names them. All are in AMD's Zen 4 and Intel's Cooper Lake and Sapphire Rapids, and in what came after them."""
+"""As Linux names them. AMD's Zen 4 and Intel's Cooper Lake and Sapphire Rapids have all, and so has what came after them."""
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fopenmp", "-mfma", *(f"-m{name.replace('_', '')}" for name in INSTRUCTIONS))
 LIBRARY = "library.so"
 
@@ -31,8 +31,8 @@ class Unavailable(Exception):  # noqa: N818 (a state of the machine, which calle
 
 
 @cache
-def load(name: str, cache_dir: Path) -> ctypes.CDLL:
-    """The library of a C file, compiled now where the cache does not hold it. Raises Unavailable."""
+def load(cache_dir: Path) -> ctypes.CDLL:
+    """The library, compiled now (a second or two) where the cache does not hold it. Raises Unavailable."""
     import torch  # noqa: F401  (brings the OpenMP runtime that the library asks for)
 
     missing = set(INSTRUCTIONS) - _instructions_here()
@@ -40,30 +40,37 @@ def load(name: str, cache_dir: Path) -> ctypes.CDLL:
         raise Unavailable(f"this processor lacks {', '.join(sorted(missing))}")
     compiler = shutil.which("gcc")
     if compiler is None:
-        raise Unavailable("there is no C compiler (gcc) to build it with")
-    source = Path(str(files("campana.native").joinpath(name)))
-    version = subprocess.run([compiler, "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=False).stdout
-    identity = hashlib.sha256("\0".join((source.read_text(encoding="utf-8"), version, *FLAGS)).encode()).hexdigest()[:16]
-    entry = cache_dir / "native" / f"{source.stem}-{identity}"
+        raise Unavailable("there is no C compiler (gcc) to build them with")
+    folder = Path(str(files("campana.native")))
+    entry = cache_dir / "native" / _identity(folder, compiler)
     try:
         with locked(entry):
             if not entry.exists():
-                publish(lambda folder: _compile(compiler, source, folder / LIBRARY), entry)
+                publish(lambda target: _compile(compiler, folder, target), entry)
         return ctypes.CDLL(str(entry / LIBRARY))
     except (OSError, ModelError) as error:
-        raise Unavailable(f"it could not be built or loaded: {error}") from error
+        raise Unavailable(f"they could not be built or loaded: {error}") from error
 
 
-def _compile(compiler: str, source: Path, target: Path) -> None:
-    unlinked = target.with_suffix(".o")
-    for command in (
-        [compiler, *FLAGS, "-c", str(source), "-o", str(unlinked)],
-        [compiler, "-shared", str(unlinked), "-lm", "-o", str(target)],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Unavailable(f"{compiler} ended with {done.returncode}: {done.stderr.strip()[:500]}")
-    unlinked.unlink()
+def _identity(folder: Path, compiler: str) -> str:
+    version = subprocess.run([compiler, "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=False).stdout
+    sources = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[ch]"))]
+    return hashlib.sha256("\0".join((version, *FLAGS, *sources)).encode()).hexdigest()[:16]
+
+
+def _compile(compiler: str, folder: Path, target: Path) -> None:
+    """Compiled with -fopenmp and linked without: the runtime's names are found in torch's when the library is loaded."""
+    objects: list[str] = []
+    for source in sorted(folder.glob("*.c")):
+        objects.append(str(target / f"{source.stem}.o"))
+        _run(compiler, *FLAGS, "-c", str(source), "-o", objects[-1])
+    _run(compiler, "-shared", *objects, "-lm", "-o", str(target / LIBRARY))
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Unavailable(f"gcc ended with {done.returncode}: {done.stderr.strip()[:500]}")
 
 
 def _instructions_here() -> set[str]:

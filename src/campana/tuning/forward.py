@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from campana.tuning import attention
+from campana.tuning.compiled import rotary_of, turning_files
 from campana.tuning.head import OutputLayer
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from campana.native import Attention
+    from campana.native import Compiled
     from campana.tuning.packs import Pack
 
 
@@ -80,11 +81,13 @@ class Network:
     """Arithmetic of the matrix products."""
     whole_packs: bool
     """Whether packs may hold more than one row; else this architecture lets rows see each other, and each is run alone."""
-    compiled: Attention | None
-    """What attends to bf16 numbers on a CPU; None: torch's kernel."""
+    compiled: Compiled | None
+    """What computes bf16 numbers on a CPU between the matrix products; None: torch."""
+    turning: tuple[str, ...]
+    """The files of transformers whose rotary positions are `compiled`'s."""
 
     @classmethod
-    def of(cls, model: Any, precision: str, compiled: Attention | None = None) -> Network:
+    def of(cls, model: Any, precision: str, compiled: Compiled | None = None) -> Network:
         """Put our attention into the model, in place, where its layers allow it."""
         base = base_of(model)
         compute = compute_type(precision)
@@ -94,7 +97,10 @@ class Network:
         if whole:
             attention.register()
             base.set_attn_implementation(attention.NAME)
-        return cls(base, base.get_decoder(), OutputLayer.of(base, compute), compute, whole, compiled)
+        elementwise = None if compiled is None else compiled.elementwise
+        turning = () if elementwise is None else turning_files(base, elementwise)
+        head = OutputLayer.of(base, compute, elementwise)
+        return cls(base, base.get_decoder(), head, compute, whole, compiled, turning)
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +109,7 @@ class Network:
 
     def hidden(self, pack: Pack) -> Tensor:
         """The last hidden states at the predicting positions, (N, D)."""
-        extra: dict[str, Any] = {"segments": pack.segments, "compiled": self.compiled} if self.whole_packs else {}
+        extra: dict[str, Any] = {"segments": pack.segments, "compiled": self.compiled and self.compiled.attention} if self.whole_packs else {}
         with self._arithmetic():
             given = _inputs(self.decoder, pack.ids)
             outputs = self.decoder(**given, position_ids=pack.positions[None], use_cache=False, **extra)
@@ -118,5 +124,6 @@ class Network:
         if self.compute == torch.float32:
             yield
             return
-        with torch.autocast(self.device.type, dtype=self.compute):
+        turned = contextlib.nullcontext() if self.compiled is None else rotary_of(self.turning, self.compiled.elementwise)
+        with torch.autocast(self.device.type, dtype=self.compute), turned:
             yield

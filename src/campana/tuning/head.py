@@ -24,6 +24,8 @@ from campana.models.cost import logits_bytes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from campana.native import Elementwise
+
 CHUNK_ELEMENTS = 1 << 23
 """Logits of a block that become their gradient at once: 32 MB in fp32."""
 SLICE_ELEMENTS = 1 << 23
@@ -42,9 +44,11 @@ class OutputLayer:
     softcap: float | None = None
     precision: torch.dtype = torch.float32
     """Arithmetic of the matrix products; the loss is fp32 (float64 for float64 weights) in any case."""
+    elementwise: Elementwise | None = None
+    """What makes bf16 logits their gradient on a CPU; None: torch."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel, precision: torch.dtype = torch.float32) -> OutputLayer:
+    def of(cls, model: PreTrainedModel, precision: torch.dtype = torch.float32, elementwise: Elementwise | None = None) -> OutputLayer:
         """The output layer of a causal language model. `proof.prove` shows that it computes what the model computes."""
         layer = model.get_output_embeddings()
         if layer is None:
@@ -57,7 +61,7 @@ class OutputLayer:
             scale *= getattr(config, name, None) or 1.0
         if type(model).__name__.startswith("HyperCLOVAX"):  # it multiplies by the field that Granite divides by
             scale = float(getattr(config, "logits_scaling", None) or 1.0)
-        return cls(layer, scale, getattr(config, "final_logit_softcapping", None), precision)
+        return cls(layer, scale, getattr(config, "final_logit_softcapping", None), precision, elementwise)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V), for a few positions: what the loss is computed from."""
@@ -95,6 +99,9 @@ def _slices(count: int, size: int) -> list[slice]:
 
 def _cross_entropy_(logits_BV: Tensor, bias_V: Tensor | None, targets_B: Tensor, head: OutputLayer) -> Tensor:
     """The summed cross-entropy; `logits_BV`, as they come from the product, become its gradient by head.scale times them, in place."""
+    elementwise = head.elementwise
+    if elementwise is not None and bias_V is None and head.softcap is None and head.scale > 0 and elementwise.ranks(logits_BV):
+        return elementwise.cross_entropy_(logits_BV, targets_B, head.scale)
     total = logits_BV.new_zeros((), dtype=torch.float64)
     for rows in _slices(targets_B.numel(), CHUNK_ELEMENTS // logits_BV.shape[1]):
         total += _cross_entropy_of_chunk_(logits_BV[rows], bias_V, targets_B[rows], head)

@@ -23,7 +23,7 @@ from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_byt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from campana.native import Attention
+    from campana.native import Compiled
     from campana.tuning.energy import Energy
     from campana.tuning.loop import Diverged, Plan, Run, Totals
     from campana.tuning.method import Method
@@ -138,8 +138,9 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         expected = proof.reference(base, rows)
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
-        kernels.fuse(model, compute_type(job.precision))
-        network = shard(Network.of(model, job.precision, _compiled(job)), ranks)
+        compiled = _compiled(job)
+        kernels.fuse(model, compute_type(job.precision), compiled and compiled.elementwise)
+        network = shard(Network.of(model, job.precision, compiled), ranks)
         proof.check(network, rows, expected, job.precision)
     learning = optimizer.learning_parameters(model)
     run = Run(
@@ -173,13 +174,13 @@ def plan_of(job: TuneJob, train: Any) -> Plan:
     return Plan(steps, total_tokens, frozenset(evaluate_after))
 
 
-def _compiled(job: TuneJob) -> Attention | None:
-    from campana.native import Attention, Unavailable
+def _compiled(job: TuneJob) -> Compiled | None:
+    from campana.native import Compiled, Unavailable
 
     if job.precision == "fp32" or _device() != "cpu":
         return None
     try:
-        return Attention.load(job.cache_dir)
+        return Compiled.load(job.cache_dir)
     except Unavailable:
         return None
 

@@ -10,24 +10,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from campana.tuning.compiled import CompiledGate, CompiledNorm
 from campana.tuning.fused import LoraLinear, NarrowLoraLinear, RmsNorm, SwiGlu
 
+if TYPE_CHECKING:
+    from campana.native import Elementwise
+
 Forward = Callable[[Tensor], Tensor]
+GATES = {"SiLU": "silu", "SiLUActivation": "silu", "GELUTanh": "gelu_tanh"}
+"""transformers' classes of activations that a gated MLP may have, and ours."""
 
 
-def fuse(model: nn.Module, compute: torch.dtype) -> Counter[str]:
-    """Replace what can be replaced, in place; returns how many of each. `compute`: the type that matrix products will be made in."""
+def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None = None) -> Counter[str]:
+    """Replace what can be replaced, in place; returns how many of each. `compute`: the type that matrix products will be made in.
+
+    `elementwise`: what computes norms and gates whose result is bf16 on a CPU; None: torch.
+    """
     done: Counter[str] = Counter()
     for module in model.modules():
         candidates = (
-            ("RmsNorm", _norm(module, 0.0, compute)),
-            ("RmsNorm", _norm(module, 1.0, compute)),
-            ("SwiGlu", _mlp(module)),
+            ("RmsNorm", _norm(module, 0.0, compute, elementwise)),
+            ("RmsNorm", _norm(module, 1.0, compute, elementwise)),
+            ("SwiGlu", _mlp(module, elementwise)),
             ("LoraLinear", _lora(module, compute)),
         )
         for name, candidate in candidates:
@@ -38,7 +47,7 @@ def fuse(model: nn.Module, compute: torch.dtype) -> Counter[str]:
     return done
 
 
-def _norm(module: Any, offset: float, compute: torch.dtype) -> Forward | None:
+def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Elementwise | None) -> Forward | None:
     """`offset`: what is added to the weight; Gemma's norms multiply by 1 + weight."""
     if not type(module).__name__.endswith("RMSNorm"):
         return None
@@ -53,18 +62,24 @@ def _norm(module: Any, offset: float, compute: torch.dtype) -> Forward | None:
             return type(module).forward(module, hidden_states)
         weight = module.weight + offset if offset else module.weight
         result = compute if wide else hidden_states.dtype
+        if elementwise is not None and result == torch.bfloat16 and elementwise.norms(hidden_states):
+            return CompiledNorm.apply(hidden_states, weight, eps, elementwise)  # pyright: ignore[reportReturnType] (as below)
         return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
 
     return forward
 
 
-def _mlp(module: Any) -> Forward | None:
+def _mlp(module: Any, elementwise: Elementwise | None) -> Forward | None:
     parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")]
-    if not all(isinstance(part, nn.Module) for part in parts) or type(parts[3]).__name__ not in ("SiLU", "SiLUActivation"):
+    kind = GATES.get(type(parts[3]).__name__)
+    if not all(isinstance(part, nn.Module) for part in parts) or kind is None or (kind != "silu" and elementwise is None):
         return None
 
     def forward(x: Tensor) -> Tensor:
-        return module.down_proj(SwiGlu.apply(module.gate_proj(x), module.up_proj(x)))
+        gate, up = module.gate_proj(x), module.up_proj(x)
+        if elementwise is not None and elementwise.gates(gate):
+            return module.down_proj(CompiledGate.apply(gate, up, kind, elementwise))
+        return module.down_proj(SwiGlu.apply(gate, up) if kind == "silu" else module.act_fn(gate) * up)
 
     return forward
 
