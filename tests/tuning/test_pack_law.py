@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campana.errors import DataError, ModelError
-from campana.tuning import proof
+from campana.models.cache import default_cache_dir
+from campana.native import Compiled, Unavailable
+from campana.tuning import kernels, proof
 from campana.tuning.forward import Network
 from campana.tuning.packs import Row, packs_of
 
@@ -45,13 +47,13 @@ ALONE = "lfm2 (convolutions, which look across rows of a pack)"
 MODELS[ALONE] = ("Lfm2", {"layer_types": ["conv", "full_attention"]})
 
 
-def make(kind: str, seed: int = 0) -> Any:
+def make(kind: str, seed: int = 0, sizes: dict[str, Any] = SMALL) -> Any:
     import transformers
 
     name, options = MODELS[kind]
     causal = {"Gemma3Text": "Gemma3ForCausalLM"}.get(name, f"{name}ForCausalLM")
     transformers.set_seed(seed)
-    config = getattr(transformers, f"{name}Config")(**SMALL, **options)
+    config = getattr(transformers, f"{name}Config")(**sizes, **options)
     model = getattr(transformers, causal)._from_config(config, attn_implementation="eager").eval()
     for parameter in model.parameters():  # weights of a size at which every part of the model bears on the loss
         torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.3)
@@ -170,3 +172,49 @@ def test_bf16_computes_in_bf16_and_learns_in_fp32() -> None:
         assert parameter.grad is not None
         assert parameter.grad.dtype == torch.float32
         assert torch.nn.functional.cosine_similarity(parameter.grad.flatten(), gradients[name].flatten(), 0) > 0.98, name
+
+
+WIDE = {**SMALL, "hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
+"""Sizes that the compiled operations take."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != ALONE])
+def test_compiled_operations_are_as_near_to_fp32_as_torchs(kind: str) -> None:
+    try:
+        compiled = Compiled.load(default_cache_dir())
+    except Unavailable as error:
+        pytest.skip(f"no compiled code here: {error}")
+    rows = rows_of([7, 30, 12, 12, 3, 25], seed=1)
+    wanted, exact = one_by_one(make(kind, sizes=WIDE), rows, 0.01)
+    distances: list[float] = []
+    for by in (None, compiled):
+        model = make(kind, sizes=WIDE)
+        kernels.fuse(model, torch.bfloat16, by and by.elementwise)
+        network = Network.of(model, "bf16", by)
+        (pack,) = packs_of(rows, 400)
+        loss = network.loss(pack, 0.01)
+        loss.backward()
+        assert loss.item() == pytest.approx(wanted, rel=2e-2)
+        nodes = nodes_of(loss)
+        for node in ("CompiledAttentionBackward", "CompiledNormBackward", "CompiledGateBackward", "CompiledRotaryBackward"):
+            absent = by is None or (node, kind) in NOT_COMPILED
+            assert (node in nodes) is not absent, node
+        found = torch.cat([p.grad.flatten() for _, p in sorted(model.named_parameters()) if p.grad is not None])
+        far = torch.cat([exact[name].flatten() for name, _ in sorted(model.named_parameters()) if name in exact])
+        distances.append(float((found - far).norm() / far.norm()))
+    assert distances[1] < 1.1 * distances[0]
+
+
+NOT_COMPILED = {("CompiledAttentionBackward", "gemma2 (two soft-caps, windows)")}
+
+
+def nodes_of(loss: torch.Tensor) -> set[str]:
+    """The names of what autograd will go through."""
+    found: dict[Any, str] = {}
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found[node] = type(node).__name__
+            waiting += [each for each, _ in node.next_functions]
+    return set(found.values())

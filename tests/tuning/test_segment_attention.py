@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campana.errors import ModelError
-from campana.tuning import blocks
+from campana.models.cache import default_cache_dir
+from campana.native import Attention, Compiled, Unavailable
 from campana.tuning.attention import attend, supports
 from campana.tuning.segments import Segments
 
@@ -57,47 +58,30 @@ def test_a_pack_attends_as_its_samples_do(
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    segments=st.integers(1, 3),
-    length=st.integers(1, 40),
-    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3)]),
-    window=st.sampled_from([None, 1, 5, 17, 100]),
-    longest=st.sampled_from([1, 8, 16, 128]),
-    seed=st.integers(0, 10_000),
-)
-def test_blocks_of_queries_attend_by_the_definition(
-    segments: int, length: int, heads: tuple[int, int], window: int | None, longest: int, seed: int
-) -> None:
-    """In float64: the blocks and their gradients are exact; what bf16 makes of them is the next test."""
-    generator = torch.Generator().manual_seed(seed)
-    q, k, v, direction = (
-        torch.randn(segments, n, length, 8, generator=generator, dtype=torch.float64).requires_grad_() for n in (*heads, heads[1], heads[0])
-    )
-    expected = torch.stack([alone(*x, 0.3, window, None).transpose(0, 1) for x in zip(q, k, v, strict=True)])
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(blocks, "LONGEST_BLOCK", longest)
-        out = blocks.forward(q, k, v, scale=0.3, window=window)
-        grads = blocks.backward(direction, q, k, v, scale=0.3, window=window)
-    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-11)
-    for found, wanted in zip(grads, torch.autograd.grad((expected * direction).sum(), (q, k, v)), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize(("length", "window"), [(40, None), (300, None), (300, 50), (800, None), (800, 50)])
-def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(length: int, window: int | None) -> None:
-    """On both sides of the length up to which it is made in blocks, and with a segment of the other side in the same pack."""
+@pytest.mark.parametrize(("length", "window"), [(40, None), (300, 50), (800, None)])
+@pytest.mark.parametrize("by", ["torch", "compiled"])
+def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(length: int, window: int | None, by: str) -> None:
     generator, lengths = torch.Generator().manual_seed(0), [length, 20, 800]
     exact_inputs = [torch.randn(1, heads, sum(lengths), 16, generator=generator).bfloat16().float().requires_grad_() for heads in (4, 2, 2)]
     narrow = [x.detach().bfloat16().requires_grad_() for x in exact_inputs]
     direction = torch.randn(1, sum(lengths), 4, 16, generator=generator).bfloat16()
     kwargs: dict[str, Any] = {"segments": Segments.of(lengths), "sliding_window": window}
-    outs = [attend(torch.nn.Module(), *tensors, None, **kwargs)[0] for tensors in (exact_inputs, narrow)]
-    assert outs[1].dtype == torch.bfloat16
-    exact = torch.autograd.grad(outs[0], exact_inputs, direction.float())
-    found = torch.autograd.grad(outs[1], narrow, direction)
-    for near, far in zip((outs[1].detach(), *found), (outs[0].detach(), *exact), strict=True):
-        assert float((near.float() - far).norm() / far.norm()) < 0.005
+    compiled = compiled_attention() if by == "compiled" else None
+    exactly = attend(torch.nn.Module(), *exact_inputs, None, **kwargs)[0]
+    narrowly = attend(torch.nn.Module(), *narrow, None, **kwargs, compiled=compiled)[0]
+    assert narrowly.dtype == torch.bfloat16
+    assert type(narrowly.grad_fn.next_functions[0][0]).__name__.startswith("Compiled" if compiled else "Segment")
+    exact = torch.autograd.grad(exactly, exact_inputs, direction.float())
+    found = torch.autograd.grad(narrowly, narrow, direction)
+    for near, far in zip((narrowly.detach(), *found), (exactly.detach(), *exact), strict=True):
+        assert float((near.float() - far).norm() / far.norm()) < (0.004 if compiled else 0.01)
+
+
+def compiled_attention() -> Attention:
+    try:
+        return Compiled.load(default_cache_dir()).attention
+    except Unavailable as error:
+        pytest.skip(f"no compiled code here: {error}")
 
 
 @settings(max_examples=50, deadline=None)

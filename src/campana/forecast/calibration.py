@@ -28,7 +28,7 @@ from campana.core.machine import this_machine
 from campana.forecast.profile import AnswerProfile, TuneProfile
 
 SCHEMA = "campana.calibration/2"
-TIMED = ("campana.tuning", "campana.generation")
+TIMED = ("campana.tuning", "campana.generation", "campana.native")
 """Packages whose code a profile is of."""
 BUSY = 0.15
 """Share of the machine that others may have while a profile is measured; above it, it is measured again once the machine is quiet."""
@@ -63,8 +63,9 @@ def _code() -> str:
     digest = hashlib.sha256()
     for package in TIMED:
         with contextlib.suppress(OSError, ModuleNotFoundError):
-            for path in sorted(Path(str(files(package))).rglob("*.py")):
-                digest.update(path.read_bytes())
+            for path in sorted(Path(str(files(package))).rglob("*")):
+                if path.suffix in (".py", ".c", ".h"):
+                    digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

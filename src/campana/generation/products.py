@@ -17,14 +17,27 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-
-from campana.models.onednn import asked_of_onednn
+from typing import Any
 
 CPU_INFO = Path("/proc/cpuinfo")
 ROUNDING = 4e-6
 """Largest error of a float32 product, as a share of its largest number. Measured: 1e-6; with factors rounded to bf16: 2e-3."""
 TRIED_SHAPES = ((8, 576, 1536), (200, 1536, 576), (512, 512, 512), (37, 64, 129))
 """Rows, inner, columns: short and long, and none that fits a kernel's blocks."""
+
+
+@contextmanager
+def asked_of_onednn() -> Generator[None]:
+    """Within it torch asks oneDNN for float32 products, however it would round them. The setting is the process's."""
+    import torch
+
+    chooser: Any = torch.backends.mkldnn
+    before = chooser.matmul.fp32_precision
+    chooser.matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        chooser.matmul.fp32_precision = before
 
 
 @contextmanager

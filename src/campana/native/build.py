@@ -9,11 +9,13 @@ without GCC, and what GCC refuses, each with its reason.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import shutil
 import subprocess
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -33,8 +35,6 @@ class Unavailable(Exception):  # noqa: N818 (a state of the machine, which calle
 @cache
 def load(cache_dir: Path) -> ctypes.CDLL:
     """The library, compiled now (a second or two) where the cache does not hold it. Raises Unavailable."""
-    import torch  # noqa: F401  (brings the OpenMP runtime that the library asks for)
-
     missing = set(INSTRUCTIONS) - _instructions_here()
     if missing:
         raise Unavailable(f"this processor lacks {', '.join(sorted(missing))}")
@@ -45,11 +45,17 @@ def load(cache_dir: Path) -> ctypes.CDLL:
     entry = cache_dir / "native" / _identity(folder, compiler)
     try:
         with locked(entry):
-            if not entry.exists():
-                publish(lambda target: _compile(compiler, folder, target), entry)
-        return ctypes.CDLL(str(entry / LIBRARY))
+            with contextlib.suppress(OSError):  # absent or damaged: made anew
+                return _open(entry / LIBRARY)
+            publish(lambda target: _compile(compiler, folder, target), entry)
+            return _open(entry / LIBRARY)
     except (OSError, ModelError) as error:
         raise Unavailable(f"they could not be built or loaded: {error}") from error
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    import_module("torch")  # brings the OpenMP runtime that the library asks for
+    return ctypes.CDLL(str(path))
 
 
 def _identity(folder: Path, compiler: str) -> str:
@@ -65,6 +71,8 @@ def _compile(compiler: str, folder: Path, target: Path) -> None:
         objects.append(str(target / f"{source.stem}.o"))
         _run(compiler, *FLAGS, "-c", str(source), "-o", objects[-1])
     _run(compiler, "-shared", *objects, "-lm", "-o", str(target / LIBRARY))
+    for name in objects:
+        Path(name).unlink()
 
 
 def _run(*command: str) -> None:

@@ -39,7 +39,7 @@ class Elementwise:
         return _is_narrow(x_THD) and size == cos.shape[-1] and size % (2 * MULTIPLE) == 0 and x_THD.stride(-1) == 1
 
     def rotary(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor, *, back: bool = False) -> Tensor:
-        """x cos + (-second half, first half) sin: (T, H, D) bf16, contiguous. cos, sin: fp32. `back`: the gradient of x from that of this."""
+        """x cos + (-second half, first half) sin: (T, H, D) bf16. cos, sin: fp32. `back`: the gradient of x from that of the result."""
         out_THD = torch.empty(x_THD.shape, dtype=torch.bfloat16)
         strides = (c_int64(x_THD.stride(0)), c_int64(x_THD.stride(1)))
         sizes = [c_int64(n) for n in x_THD.shape]
@@ -82,9 +82,7 @@ class Elementwise:
         self.library.campana_norm(_at(x), wide, _at(weight_D), c_float(eps), _at(out), _at(inverse_T), *shape, _threads())
         return out, inverse_T
 
-    def norm_backward(
-        self, grad: Tensor, x: Tensor, inverse_T: Tensor, weight_D: Tensor, *, learns: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def norm_backward(self, grad: Tensor, x: Tensor, inverse_T: Tensor, weight_D: Tensor, *, learns: bool) -> tuple[Tensor, Tensor | None]:
         """Gradients of x, in its type, and of the weight, fp32, where it learns."""
         grad, x = grad.to(torch.bfloat16).contiguous(), x.contiguous()
         tokens, size = inverse_T.numel(), x.shape[-1]

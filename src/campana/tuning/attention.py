@@ -112,16 +112,19 @@ class CompiledAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, pattern: Pattern, compiled: Attention) -> Tensor:
         """Returns (T, H, D)."""
-        ctx.how = {"scale": pattern.scale, "window": pattern.window}
-        ctx.bounds, ctx.compiled = pattern.segments.boundaries, compiled
-        out_THD, lse_HT = compiled.forward(q_THD, k_TKD, v_TKD, ctx.bounds, **ctx.how)
+        bounds = pattern.segments.boundaries
+        out_THD, lse_HT = compiled.forward(q_THD, k_TKD, v_TKD, bounds, scale=pattern.scale, window=pattern.window)
+        ctx.pattern, ctx.compiled = pattern, compiled
         ctx.save_for_backward(q_THD, k_TKD, v_TKD, out_THD, lse_HT)
         return out_THD
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
-        return (*ctx.compiled.backward(grads[0], *ctx.saved_tensors, ctx.bounds, **ctx.how), None, None)
+        pattern: Pattern = ctx.pattern
+        bounds = pattern.segments.boundaries
+        found = ctx.compiled.backward(grads[0], *ctx.saved_tensors, bounds, scale=pattern.scale, window=pattern.window)
+        return (*found, None, None)
 
 
 class SegmentAttention(torch.autograd.Function):

@@ -109,7 +109,9 @@ class Network:
 
     def hidden(self, pack: Pack) -> Tensor:
         """The last hidden states at the predicting positions, (N, D)."""
-        extra: dict[str, Any] = {"segments": pack.segments, "compiled": self.compiled and self.compiled.attention} if self.whole_packs else {}
+        extra: dict[str, Any] = (
+            {"segments": pack.segments, "compiled": self.compiled and self.compiled.attention} if self.whole_packs else {}
+        )
         with self._arithmetic():
             given = _inputs(self.decoder, pack.ids)
             outputs = self.decoder(**given, position_ids=pack.positions[None], use_cache=False, **extra)

@@ -58,13 +58,14 @@ def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Element
 
     def forward(hidden_states: Tensor) -> Tensor:
         wide = hidden_states.dtype == torch.float32
-        if not wide and not offset:  # the original rounds before it multiplies by the weight: keep its rounding
+        result = compute if wide else hidden_states.dtype
+        by_compiled = elementwise is not None and result == torch.bfloat16 and elementwise.norms(hidden_states)
+        if not wide and not offset and not by_compiled:  # the original rounds before it multiplies by the weight: keep its rounding
             return type(module).forward(module, hidden_states)
         weight = module.weight + offset if offset else module.weight
-        result = compute if wide else hidden_states.dtype
-        if elementwise is not None and result == torch.bfloat16 and elementwise.norms(hidden_states):
-            return CompiledNorm.apply(hidden_states, weight, eps, elementwise)  # pyright: ignore[reportReturnType] (as below)
-        return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
+        if by_compiled:
+            return CompiledNorm.apply(hidden_states, weight, eps, elementwise)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
+        return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (as above)
 
     return forward
 

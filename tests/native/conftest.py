@@ -1,0 +1,16 @@
+"""The compiled code of this machine, or a skip that says why there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from campana.models.cache import default_cache_dir
+from campana.native import Compiled, Unavailable
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Compiled:
+    try:
+        return Compiled.load(default_cache_dir())
+    except Unavailable as error:
+        pytest.skip(f"no compiled code here: {error}")
