@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,16 @@ def test_a_model_that_nobody_has_seen_is_asked_for(study: Study, tmp_path: Path)
     assert told.seconds == 3.0
     assert told.disk_bytes is not None
     assert not missing_knowledge([hidden], store, tmp_path)
+
+
+@pytest.mark.parametrize(("precision", "lacks", "told"), [("bf16", True, True), ("bf16", False, False), ("fp32", True, False)])
+def test_a_machine_that_only_lacks_a_compiler_is_told_so(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, lacks: bool, told: bool
+) -> None:
+    monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda: lacks)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    stage = tune_of(study, 1)
+    stage = dataclasses.replace(stage, spec=stage.spec.model_copy(update={"precision": precision}))
+    found = warnings([stage], {}, Store(tmp_path / "store"), tmp_path, memory_bytes=10**12, free_bytes=10**12)
+    assert [each.what for each in found] == ["time"] * told
+    assert all("gcc" in each.hint for each in found)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from campana.models.cache import default_cache_dir
-from campana.native import Compiled, Unavailable
+from campana.native.build import Unavailable
+from campana.native.compiled import Compiled
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from campana.native import Compiled, Unavailable, build
+from campana.native import build
+from campana.native.build import Unavailable
+from campana.native.compiled import Compiled
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from campana.native import Attention, Compiled
+from campana.native.attention import Attention
+from campana.native.compiled import Compiled
 
 QKV = tuple[Tensor, Tensor, Tensor]
 

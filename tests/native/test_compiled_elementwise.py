@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from campana.native import Compiled
+from campana.native.compiled import Compiled
 
 ROUNDING = 0.0025
 """Of numbers that are rounded to bf16 once: relative, of a tensor's norm."""

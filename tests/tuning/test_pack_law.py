@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from campana.errors import DataError, ModelError
 from campana.models.cache import default_cache_dir
-from campana.native import Compiled, Unavailable
+from campana.native.build import Unavailable
+from campana.native.compiled import Compiled
 from campana.tuning import kernels, proof
 from campana.tuning.forward import Network
 from campana.tuning.packs import Row, packs_of

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from campana.errors import ModelError
 from campana.models.cache import default_cache_dir
-from campana.native import Attention, Compiled, Unavailable
+from campana.native.attention import Attention
+from campana.native.build import Unavailable
+from campana.native.compiled import Compiled
 from campana.tuning.attention import attend, supports
 from campana.tuning.segments import Segments
 

@@ -147,7 +147,7 @@ class _Probe:
         spec: Any = stage.spec
         self._say(f"{spec.method.kind}: a few steps")
         out_dir = self._folder / f"tuned-{stage.key[:16]}"
-        profile = tune_profile(spec, shape, model_dir, data_dir, out_dir, step_seconds)
+        profile = tune_profile(spec, shape, model_dir, data_dir, out_dir, self._cache_dir, step_seconds)
         self._calibration.tune[tune_profile_name(shape, spec)] = profile
         self._calibration.save()
         if num_trainable(shape, spec.method) < num_parameters(shape):

@@ -1,6 +1,6 @@
 """How fast and how big tuning is here: a few steps of `tuning.job.tune` on a stage's own rows, and the profile fitted to them.
 
-    profile = tune_profile(spec, shape, model_dir, data_dir, out_dir, step_seconds)
+    profile = tune_profile(spec, shape, model_dir, data_dir, out_dir, cache_dir, step_seconds)
 
 It owns how long that measurement is. Two sizes of packs tell the time a pack from the time an operation.
 """
@@ -55,7 +55,9 @@ def optimizer_seconds() -> float:
     return best / sum(parameter.numel() for parameter in parameters)
 
 
-def tune_profile(spec: Any, shape: Shape, model_dir: Path, data_dir: Path, out_dir: Path, step_seconds: float) -> TuneProfile:
+def tune_profile(
+    spec: Any, shape: Shape, model_dir: Path, data_dir: Path, out_dir: Path, cache_dir: Path, step_seconds: float
+) -> TuneProfile:
     """Run a few steps of a `tune` stage on its own rows, and fit its profile. The adapter or model stays in `out_dir`."""
     batch = min(spec.batch_tokens, STEP_TOKENS)
     several = packs_are_several(spec)
@@ -64,7 +66,7 @@ def tune_profile(spec: Any, shape: Shape, model_dir: Path, data_dir: Path, out_d
     rows_dir = out_dir.with_name(out_dir.name + "-rows")
     train, held_out = _few_rows(data_dir, rows_dir, micro, round(batch * (SEVERAL_STEPS if several else EPOCH_STEPS)))
     others = Others()
-    found = in_child(run_tune, out_dir.with_suffix(".json"), spec, model_dir, rows_dir, out_dir, batch, micro, epochs)
+    found = in_child(run_tune, out_dir.with_suffix(".json"), spec, model_dir, rows_dir, out_dir, cache_dir, batch, micro, epochs)
     busy = others.share()
     steps = plan_steps(train.lengths, batch, epochs, 0)
     calls = found["told"]
@@ -131,7 +133,9 @@ def _few_rows(data_dir: Path, out_dir: Path, micro: int, train_tokens: int) -> t
     return found[0], found[1]
 
 
-def run_tune(spec: Any, model_dir: Path, data_dir: Path, out_dir: Path, batch: int, micro: int, epochs: float) -> dict[str, Any]:
+def run_tune(
+    spec: Any, model_dir: Path, data_dir: Path, out_dir: Path, cache_dir: Path, batch: int, micro: int, epochs: float
+) -> dict[str, Any]:
     """A short run of the trainer: when each pack was done, phases, peak."""
     from campana.tuning.job import TuneJob, tune
 
@@ -155,6 +159,7 @@ def run_tune(spec: Any, model_dir: Path, data_dir: Path, out_dir: Path, batch: i
         num_evaluations=1,
         micro_batch_tokens=micro,
         checkpoint_seconds=1e9,
+        cache_dir=cache_dir,
     )
     start = time.perf_counter()
     meter = tune(job, lambda *_, **__: told.append(time.perf_counter()))

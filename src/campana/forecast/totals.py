@@ -20,6 +20,7 @@ from campana.forecast.known import input_stage, tune_profile_name
 from campana.forecast.predict import Forecaster, checkpoint_bytes
 from campana.models.cost import BYTES, generation_memory_bytes, num_trainable, training_memory_bytes
 from campana.models.shape import Shape, num_parameters
+from campana.native.build import lacks_compiler
 from campana.stages.generate import Generate
 from campana.stages.tune import Tune
 from campana.tuning.options import AdamW
@@ -53,7 +54,7 @@ class Warned:
     """What will not fit."""
 
     what: str
-    """`memory` or `disk`."""
+    """`memory`, `disk` or `time`."""
     stages: tuple[str, ...]
     """Keys."""
     text: str
@@ -69,7 +70,7 @@ def warnings(
     memory_bytes: int | None = None,
     free_bytes: int | None = None,
 ) -> list[Warned]:
-    """What will not fit into memory (None: this machine's) or on the disk (None: what is free where the store is)."""
+    """What will not fit into memory (None: this machine's) or on the disk (None: what the store's has free), and what could be faster."""
     limit = this_machine().memory_bytes if memory_bytes is None else memory_bytes
     forecaster = Forecaster(store, cache_dir)
     found: dict[tuple[str, str], list[Stage]] = {}
@@ -88,6 +89,10 @@ def warnings(
         text = f"{_gigabytes(wanted)} of disk are needed ({_gigabytes(passing)} of them only for a time), and {_gigabytes(free)} are free"
         hint = "free some space (`campana gc` lists what could go), or give a store on another disk: --store DIR"
         warned.append(Warned("disk", tuple(stage.key for stage in stages), text, hint))
+    slow = [stage for stage in stages if isinstance(stage.spec, Tune) and stage.spec.precision == "bf16"]
+    if slow and lacks_compiler() and shutil.which("nvidia-smi") is None:
+        text = f"{_named(slow)}: there is no C compiler, and bf16 tuning on this processor is up to 1.6 times as fast with compiled code"
+        warned.append(Warned("time", tuple(stage.key for stage in slow), text, "install gcc (Debian: apt install gcc)"))
     return warned
 
 

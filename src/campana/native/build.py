@@ -32,6 +32,11 @@ class Unavailable(Exception):  # noqa: N818 (a state of the machine, which calle
     """Compiled code cannot be had here; the message says why."""
 
 
+def lacks_compiler() -> bool:
+    """Whether only GCC is missing: the processor has the instructions. Asked without loading anything."""
+    return shutil.which("gcc") is None and set(INSTRUCTIONS) <= _instructions_here()
+
+
 @cache
 def load(cache_dir: Path) -> ctypes.CDLL:
     """The library, compiled now (a second or two) where the cache does not hold it. Raises Unavailable."""

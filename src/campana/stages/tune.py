@@ -76,6 +76,7 @@ class Tune(StageSpec):
             num_evaluations=self.num_evaluations,
             micro_batch_tokens=self.micro_batch_tokens,
             checkpoint_seconds=self.checkpoint_seconds,
+            cache_dir=context.cache_dir,
             ranks=context.resources.ranks,
         )
         return tune(job, context.progress)

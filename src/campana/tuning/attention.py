@@ -24,7 +24,7 @@ from torch import Tensor
 from campana.errors import ModelError
 
 if TYPE_CHECKING:
-    from campana.native import Attention
+    from campana.native.attention import Attention
     from campana.tuning.segments import Group, Segments
 
 NAME = "campana_segments"

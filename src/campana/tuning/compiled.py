@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
-    from campana.native import Elementwise
+    from campana.native.elementwise import Elementwise
 
 ROTARY = "apply_rotary_pos_emb"
 """What transformers calls it in each model's own file: (q, k, cos, sin) -> (q, k)."""

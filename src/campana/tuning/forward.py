@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from campana.native import Compiled
+    from campana.native.compiled import Compiled
     from campana.tuning.packs import Pack
 
 

@@ -24,7 +24,7 @@ from campana.models.cost import logits_bytes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from campana.native import Elementwise
+    from campana.native.elementwise import Elementwise
 
 CHUNK_ELEMENTS = 1 << 23
 """Logits of a block that become their gradient at once: 32 MB in fp32."""

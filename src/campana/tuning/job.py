@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -23,7 +23,8 @@ from campana.tuning.clock import Clock, matmul_flops_per_second, peak_memory_byt
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from campana.native import Compiled
+    from campana.native.build import Unavailable
+    from campana.native.compiled import Compiled
     from campana.tuning.energy import Energy
     from campana.tuning.loop import Diverged, Plan, Run, Totals
     from campana.tuning.method import Method
@@ -65,8 +66,8 @@ class TuneJob:
     num_evaluations: int
     micro_batch_tokens: int
     checkpoint_seconds: float
-    cache_dir: Path = field(default_factory=default_cache_dir)
-    """Where compiled code is kept."""
+    cache_dir: Path | None = None
+    """Where compiled code is kept; None: the cache folder in the person's home."""
     ranks: int = 1
     """Processes that share the work, all started by torchrun. The result is the same to within rounding."""
 
@@ -117,6 +118,8 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
     from campana.data.prepared import PreparedRows
     from campana.models.load import load_model
     from campana.models.rotary import refuse_following
+    from campana.native.build import Unavailable
+    from campana.native.compiled import Compiled
     from campana.tuning import kernels, machine, optimizer, proof
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.forward import Network, compute_type, dropouts_of
@@ -138,7 +141,8 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         expected = proof.reference(base, rows)
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
-        compiled = _compiled(job)
+        found = _compiled(job)
+        compiled = found if isinstance(found, Compiled) else None
         kernels.fuse(model, compute_type(job.precision), compiled and compiled.elementwise)
         network = shard(Network.of(model, job.precision, compiled), ranks)
         proof.check(network, rows, expected, job.precision)
@@ -158,6 +162,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         progress=progress,
         ranks=ranks,
         energy=energy,
+        not_compiled=str(found) if isinstance(found, Unavailable) else None,
     )
     return run, _warnings(job, run)
 
@@ -174,15 +179,17 @@ def plan_of(job: TuneJob, train: Any) -> Plan:
     return Plan(steps, total_tokens, frozenset(evaluate_after))
 
 
-def _compiled(job: TuneJob) -> Compiled | None:
-    from campana.native import Compiled, Unavailable
+def _compiled(job: TuneJob) -> Compiled | Unavailable | None:
+    """What computes bf16 on a CPU between the products, or why it cannot be had; None where there is nothing for it to do."""
+    from campana.native.build import Unavailable
+    from campana.native.compiled import Compiled
 
     if job.precision == "fp32" or _device() != "cpu":
         return None
     try:
-        return Compiled.load(job.cache_dir)
-    except Unavailable:
-        return None
+        return Compiled.load(job.cache_dir or default_cache_dir())
+    except Unavailable as reason:
+        return reason
 
 
 def _device() -> str:
@@ -307,5 +314,6 @@ def _meter(job: TuneJob, run: Run) -> dict[str, Any]:
         "checkpoints": run.num_checkpoints,
         "failed_checkpoints": run.failed_checkpoints,
         "damaged_checkpoints": run.checkpoints.damaged,
+        **({} if run.not_compiled is None else {"not_compiled": run.not_compiled}),
         **({} if energy is None else {"energy_joules": energy.joules, "energy_of": list(energy.of)}),
     }

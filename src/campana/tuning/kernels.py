@@ -19,7 +19,7 @@ from campana.tuning.compiled import CompiledGate, CompiledNorm
 from campana.tuning.fused import LoraLinear, NarrowLoraLinear, RmsNorm, SwiGlu
 
 if TYPE_CHECKING:
-    from campana.native import Elementwise
+    from campana.native.elementwise import Elementwise
 
 Forward = Callable[[Tensor], Tensor]
 GATES = {"SiLU": "silu", "SiLUActivation": "silu", "GELUTanh": "gelu_tanh"}

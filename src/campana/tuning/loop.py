@@ -98,6 +98,8 @@ class Run:
     progress: Progress
     ranks: Ranks
     energy: Energy
+    not_compiled: str | None = None
+    """Why torch computes what compiled code would compute faster."""
     totals: Totals = field(default_factory=Totals)
     steps_done: int = 0
     resumed_from: int = 0

@@ -1,0 +1,177 @@
+"""The compiled operations against torch's own in bf16: attention by length, forward and backward, and what stands between products.
+
+    python benchmarks/kernels.py [--rounds 5]
+
+Both compute the same numbers in alternating rounds; figures are medians of milliseconds and their ratio, errors are relative to fp32.
+Attention's rate counts the products that causality asks for. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from campana.executors.environment import start_anew
+from campana.models.cache import default_cache_dir
+from campana.native.compiled import Compiled
+from campana.tuning.attention import Pattern, SegmentAttention
+from campana.tuning.fused import RmsNorm, SwiGlu
+from campana.tuning.head import OutputLayer
+from campana.tuning.segments import Segments
+
+ATTENTION = [
+    (24, 45, 9, 3, 64),
+    (12, 150, 9, 3, 64),
+    (6, 300, 9, 3, 64),
+    (3, 512, 9, 3, 64),
+    (2, 1000, 9, 3, 64),
+    (1, 2048, 9, 3, 64),
+    (1, 4096, 9, 3, 64),
+    (24, 45, 4, 1, 256),
+    (6, 300, 4, 1, 256),
+    (1, 2048, 4, 1, 256),
+]
+"""Segments, their tokens, query heads, key heads, head size: SmolLM2's and Gemma 3 270M's."""
+
+Call = Callable[[], Any]
+
+
+def main() -> None:
+    start_anew()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    compiled = Compiled.load(default_cache_dir())
+    torch.manual_seed(0)
+    found: dict[str, Any] = {}
+    for shape in ATTENTION:
+        found[f"attention {shape[0]} x {shape[1]}, heads {shape[2]}/{shape[3]} of {shape[4]}"] = attention(compiled, shape, rounds)
+    found |= between(compiled, rounds)
+    for name, each in found.items():
+        print(f"{name:45} {each}", file=sys.stderr)
+    print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "milliseconds": found}))
+
+
+def attention(compiled: Compiled, shape: tuple[int, int, int, int, int], rounds: int) -> dict[str, Any]:
+    """torch's kernel as the trainer calls it where there is no compiled code, and the compiled one, on the same pack."""
+    count, length, heads, kv_heads, size = shape
+    segments, scale = Segments.of([length] * count), size**-0.5
+    q, k, v, grad = (torch.randn(count * length, n, size).bfloat16() for n in (heads, kv_heads, kv_heads, heads))
+    pattern = Pattern(segments, scale, None)
+    ours, bounds = compiled.attention, segments.boundaries
+    out, lse = ours.forward(q, k, v, bounds, scale=scale, window=None)
+
+    def backward_of_ours() -> tuple[Tensor, ...]:
+        return ours.backward(grad, q, k, v, out, lse, bounds, scale=scale, window=None)
+
+    inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+    result: Any = SegmentAttention.apply(*inputs, pattern)
+    exact_inputs = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    exact_out: Any = SegmentAttention.apply(*exact_inputs, pattern)
+    exact = (exact_out.detach(), *torch.autograd.grad(exact_out, exact_inputs, grad.float()))
+    calls: dict[str, tuple[Call, Call]] = {
+        "forward": (
+            lambda: SegmentAttention.apply(q, k, v, pattern),
+            lambda: ours.forward(q, k, v, bounds, scale=scale, window=None),
+        ),
+        "backward": (lambda: torch.autograd.grad(result, inputs, grad, retain_graph=True), backward_of_ours),
+    }
+    flop = count * heads * size * length * (length + 1) / 2 * 4
+    told: dict[str, Any] = {}
+    for name, pair in calls.items():
+        theirs, mine = compared(pair, rounds)
+        products = 1.0 if name == "forward" else 2.5
+        told[name] = {**times(theirs, mine), "gflop_per_second": round(flop * products / mine / 1e6)}
+    their_grads = torch.autograd.grad(result, inputs, grad)
+    told["errors"] = {
+        "torch": [error(a, b) for a, b in zip((result.detach(), *their_grads), exact, strict=True)],
+        "compiled": [error(a, b) for a, b in zip((out, *backward_of_ours()), exact, strict=True)],
+    }
+    return told
+
+
+def between(compiled: Compiled, rounds: int) -> dict[str, Any]:
+    """One of each, in the sizes of SmolLM2-135M and a pack of 2,048 tokens: forward and backward together."""
+    ours = compiled.elementwise
+    tokens, width, inner, words = 2048, 576, 1536, 49152
+    x, weight, grad = torch.randn(tokens, width), torch.randn(width), torch.randn(tokens, width).bfloat16()
+    gate, up, grad_inner = (torch.randn(tokens, inner).bfloat16() for _ in range(3))
+    q, angles = torch.randn(1, 9, tokens, 64).bfloat16(), torch.randn(1, 1, tokens, 32).repeat(1, 1, 1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    logits, targets = torch.randn(640, words).bfloat16(), torch.randint(words, (640,))
+
+    def norm_of_torch() -> Any:
+        leaf = x.requires_grad_()
+        return torch.autograd.grad(RmsNorm.apply(leaf, weight, 1e-5, torch.bfloat16), leaf, grad)
+
+    def norm_of_ours() -> Any:
+        _, inverse = ours.norm(x, weight, 1e-5)
+        return ours.norm_backward(grad, x, inverse, weight, learns=False)
+
+    def gate_of_torch() -> Any:
+        leaves = [gate.requires_grad_(), up.requires_grad_()]
+        return torch.autograd.grad(SwiGlu.apply(*leaves), leaves, grad_inner)
+
+    def gate_of_ours() -> Any:
+        ours.gated(gate.detach(), up.detach(), "silu")
+        return ours.gated_backward(grad_inner, gate.detach(), up.detach(), "silu")
+
+    def turn_of_torch() -> Any:
+        leaf = q.requires_grad_()
+        turned = leaf * cos + torch.cat([-leaf[..., 32:], leaf[..., :32]], -1) * sin
+        return torch.autograd.grad(turned.to(torch.bfloat16), leaf, q.detach())
+
+    def turn_of_ours() -> Any:
+        flat = q.detach()[0].transpose(0, 1)
+        ours.rotary(flat, cos[0, 0], sin[0, 0])
+        return ours.rotary(flat, cos[0, 0], sin[0, 0], back=True)
+
+    heads = [OutputLayer(torch.nn.Identity()), OutputLayer(torch.nn.Identity(), elementwise=ours)]
+    pairs: dict[str, tuple[Call, Call]] = {
+        "norm, 2,048 x 576": (norm_of_torch, norm_of_ours),
+        "gate, 2,048 x 1,536": (gate_of_torch, gate_of_ours),
+        "rotary, 2,048 x 9 x 64": (turn_of_torch, turn_of_ours),
+        "softmax of the output layer, 640 x 49,152": softmaxes(heads, logits, targets),
+    }
+    return {name: times(*compared(pair, rounds)) for name, pair in pairs.items()}
+
+
+def softmaxes(heads: Sequence[OutputLayer], logits: Tensor, targets: Tensor) -> tuple[Call, Call]:
+    from campana.tuning.head import _cross_entropy_  # the step alone, without the products round it
+
+    first, second = (lambda head=head: _cross_entropy_(logits, None, targets, head) for head in heads)
+    return first, second
+
+
+def compared(pair: tuple[Call, Call], rounds: int) -> tuple[float, float]:
+    """Medians in milliseconds, the two taking turns."""
+    spent: tuple[list[float], list[float]] = ([], [])
+    for call in pair:
+        call()
+    for _ in range(rounds):
+        for call, kept in zip(pair, spent, strict=True):
+            start = time.perf_counter()
+            call()
+            kept.append(time.perf_counter() - start)
+    first, second = (statistics.median(each) * 1e3 for each in spent)
+    return first, second
+
+
+def times(theirs: float, mine: float) -> dict[str, Any]:
+    return {"torch": round(theirs, 2), "compiled": round(mine, 2), "times": round(theirs / mine, 1)}
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float(f"{float((found.float() - wanted).norm() / wanted.norm()):.2g}")
+
+
+if __name__ == "__main__":
+    main()
