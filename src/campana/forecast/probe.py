@@ -162,9 +162,9 @@ class _Probe:
         spec: Any = stage.spec
         prompts = [turns[0] for turns in self._prompts(stage)]
         self._say(f"{spec.engine.kind}: a few passes")
-        profile, answers = answer_profile(
-            spec, shape, self._model_dir(model), adapter.get(model.key), prompts, self._folder / f"answers-{stage.key[:16]}.json"
-        )
+        result_path = self._folder / f"answers-{stage.key[:16]}.json"
+        adapter_dir = adapter.get(model.key)
+        profile, answers = answer_profile(spec, shape, self._model_dir(model), adapter_dir, prompts, result_path, self._cache_dir)
         self._calibration.answer[answer_profile_name(shape, spec)] = profile
         self._calibration.save()
         if "tuned" not in stage.inputs:

@@ -29,11 +29,11 @@ FIRST_NEW, SECOND_NEW = 4, 16
 
 
 def answer_profile(
-    spec: Any, shape: Shape, model_dir: Path, adapter_dir: Path | None, prompts: list[list[int]], result_path: Path
+    spec: Any, shape: Shape, model_dir: Path, adapter_dir: Path | None, prompts: list[list[int]], result_path: Path, cache_dir: Path
 ) -> tuple[AnswerProfile, list[int]]:
     """Run a few passes of a `generate` stage's engine on its own prompts, and fit its profile; and the lengths of some whole answers."""
     others = Others()
-    found = in_child(run_answers, result_path, spec, model_dir, adapter_dir, prompts)
+    found = in_child(run_answers, result_path, spec, model_dir, adapter_dir, prompts, cache_dir)
     busy = others.share()
     for name in ("load_seconds", "adapted_load_seconds", "other_seconds", "memory_byte_seconds"):
         found[name] *= 1 - busy
@@ -115,7 +115,7 @@ def whole_lengths(lengths: Sequence[int], is_cut: Sequence[bool], most: int) -> 
     return found
 
 
-def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: list[list[int]]) -> dict[str, Any]:
+def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: list[list[int]], cache_dir: Path) -> dict[str, Any]:
     """Two calls of the engine: many prompts and few tokens, some prompts to the end of their answers; after each pass, its phases."""
     import torch
 
@@ -123,6 +123,7 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
     from campana.generation.engine import Greedy, Phases, Request
     from campana.generation.meter import peak_memory_bytes
     from campana.models.load import load_model, load_tokenizer
+    from campana.native.compiled import Compiled
 
     start = time.perf_counter()
     template = load_template(spec.template, load_tokenizer(model_dir))
@@ -130,6 +131,7 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
     start = time.perf_counter()
     model = load_model(model_dir, precision=spec.precision)
     load = time.perf_counter() - start
+    compiled = Compiled.find(cache_dir) if spec.precision == "bf16" else None
     ends: Any = getattr(model.generation_config, "eos_token_id", None)
     stops = template.stop_ids | frozenset([ends] if isinstance(ends, int) else ends or ())
     calls: list[dict[str, Any]] = []
@@ -146,7 +148,7 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
 
         lengths = dict.fromkeys((request.id for request in requests), 0)
         cut = set[str]()
-        for done in spec.engine.complete(model, requests, Greedy(), most, stop_ids, tell, phases):
+        for done in spec.engine.complete(model, requests, Greedy(), most, stop_ids, tell, phases, compiled):
             lengths[done.id] = len(done.token_ids) + (done.finish == "stop")
             cut |= {done.id} if done.finish == "length" else set()
         calls.append(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from campana.data.templates import ChatTemplate
     from campana.models.shape import Shape
+    from campana.native.compiled import Compiled
 
 _TELL_SECONDS = 0.5
 """Time between two reports of progress."""
@@ -54,6 +55,7 @@ def answer_suite(
     out_dir: Path,
     scratch_dir: Path,
     progress: Progress,
+    compiled: Compiled | None = None,
 ) -> Mapping[str, Any]:
     """Let a model answer the chosen items of a suite; returns the meter (see `generation.meter`).
 
@@ -75,7 +77,7 @@ def answer_suite(
             started = time.perf_counter()
             model = load_model(model_dir, tuned_dir, precision=precision)
             load_seconds = time.perf_counter() - started
-            asker = _Asker(engine, model, tokenizer, template, sampling, max_new_tokens, phases, told.tokens)
+            asker = _Asker(engine, model, tokenizer, template, sampling, max_new_tokens, phases, told.tokens, compiled)
             for turn in range(max(map(num_turns, items))):
                 for group in open_groups(items, turn, records, engine.group_size):
                     for record in asker.ask(group, turn, records):
@@ -117,9 +119,11 @@ class _Asker:
         max_new_tokens: int,
         phases: Phases,
         on_tokens: Callable[[int], None],
+        compiled: Compiled | None,
     ) -> None:
         self._engine, self._model, self._tokenizer, self._template = engine, model, tokenizer, template
         self._sampling, self._max_new_tokens, self._phases, self._on_tokens = sampling, max_new_tokens, phases, on_tokens
+        self._compiled = compiled
         self._stop_ids = template.stop_ids | _end_ids(model)
         self._most_tokens: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
@@ -129,7 +133,7 @@ class _Asker:
         ids = {request.id: item.id for request, item in zip(requests, items, strict=True)}
         lengths = {request.id: len(request.prompt_ids) for request in requests}
         completions = self._engine.complete(
-            self._model, requests, self._sampling, self._max_new_tokens, self._stop_ids, self._on_tokens, self._phases
+            self._model, requests, self._sampling, self._max_new_tokens, self._stop_ids, self._on_tokens, self._phases, self._compiled
         )
         for completion in completions:
             yield TurnRecord(

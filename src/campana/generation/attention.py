@@ -3,8 +3,11 @@
 It owns the arithmetic between the projections and the keys kept in a `Shelf`. A pass is handed through the model's forward as the
 keyword `campana_pass`; every layer calls `attend` here, which asks the pass.
 
-    PromptPass(rows)      # reads prompts laid end to end: causal attention per prompt; keeps keys and values
-    StepPass(shelf)       # one new token for every row: attention over the row's own bucket, places not yet written masked out
+    PromptPass(rows, compiled)      # reads prompts laid end to end: causal attention per prompt; keeps keys and values
+    StepPass(shelf, compiled)       # one new token for every row: attention over the row's own keys and values
+
+Both are computed by compiled code where there is some that takes the model's type and heads, else by torch (a step then reads the whole
+bucket, with the places that are not yet written masked out).
 
 Nothing that is computed for a row depends on another row: prompts attend alone, and of a step each row is a product of its own (with
 its group of query heads) whose sizes come from its own length. Of 16-bit scores torch itself computes the softmax in fp32. Sliding
@@ -26,6 +29,8 @@ from campana.generation.kv import ROWS, Bucket, Row, Shelf
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from campana.native.compiled import Compiled
+
 IMPLEMENTATION = "campana_packed"
 """The name under which transformers finds `attend`."""
 
@@ -39,36 +44,55 @@ _REFUSED = ("s_aux", "position_bias", "cache")
 class PromptPass:
     """Prompts laid end to end. The rows have their slots already."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], compiled: Compiled | None = None) -> None:
+        self._compiled = compiled
         self._spans: list[tuple[Row, int, int]] = []
         start = 0
         for row in rows:
             self._spans.append((row, start, start + row.length))
             start += row.length
+        self._bounds = torch.tensor([0, *(end for _, _, end in self._spans)], dtype=torch.int32)
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(T, H * D), zero where no prompt is."""
         out = heads.empty_output()
         for row, start, end in self._spans:
-            query, key, value = (part[:, start:end].contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
             assert row.bucket is not None
-            keys, values = row.bucket.open(layer, heads.key_size, heads.value_size, key)
-            keys[row.slot, :, : row.length], values[row.slot, :, : row.length] = key, value
-            attended = _causal(query[None], key[None], value[None], heads)
-            out[start:end] = attended[0].transpose(0, 1).reshape(end - start, -1)
+            keys, values = row.bucket.open(layer, heads.key_size, heads.value_size, heads.key_KTD)
+            keys[row.slot, :, : row.length], values[row.slot, :, : row.length] = heads.key_KTD[:, start:end], heads.value_KTD[:, start:end]
+        end = int(self._bounds[-1])
+        query_THD, key_TKD, value_TKD = (part[:, :end].transpose(0, 1) for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
+        if self._compiled is not None and heads.softcap is None and self._compiled.attention.takes(query_THD, value_TKD):
+            found, _ = self._compiled.attention.forward(
+                query_THD, key_TKD, value_TKD, self._bounds, scale=heads.scaling, window=heads.window
+            )
+            out[:end] = found.flatten(1)
+            return out
+        for _, start, stop in self._spans:
+            query, key, value = (part[start:stop].transpose(0, 1).contiguous()[None] for part in (query_THD, key_TKD, value_TKD))
+            out[start:stop] = _causal(query, key, value, heads)[0].transpose(0, 1).flatten(1)
         return out
 
 
 class StepPass:
     """One token for each row of a shelf, in the order of `shelf.rows`."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._views = [_BucketView(bucket) for bucket in shelf.buckets]
+    def __init__(self, shelf: Shelf, compiled: Compiled | None = None) -> None:
+        self._compiled, self._buckets = compiled, shelf.buckets
+        self._views = [_BucketView(bucket) for bucket in self._buckets]
+        self._lengths_R = torch.tensor([row.length for row in shelf.rows])
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(T, H * D), zero for the rows that only fill the matrix up."""
         out = heads.empty_output()
         query_THD, key_TKD, value_TKD = (part.transpose(0, 1).contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
+        if self._compiled is not None and heads.softcap is None and self._compiled.step.takes(query_THD, value_TKD):
+            end = len(self._lengths_R)
+            buckets = [(*each.open(layer, heads.key_size, heads.value_size, key_TKD), len(each.rows)) for each in self._buckets]
+            new = (query_THD[:end], key_TKD[:end], value_TKD[:end])
+            found = self._compiled.step.attend(*new, buckets, self._lengths_R, scale=heads.scaling, window=heads.window)
+            out[:end] = found.flatten(1)
+            return out
         start = 0
         for view in self._views:
             end = start + view.num_rows

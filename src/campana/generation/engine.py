@@ -18,6 +18,8 @@ from campana.parts import Part
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from campana.native.compiled import Compiled
+
 
 class Greedy(Part):
     """The most likely token each time. No seed: every run is the same."""
@@ -82,8 +84,10 @@ class Engine(Part):
         stop_ids: frozenset[int],
         on_tokens: Callable[[int], None],
         phases: Phases | None = None,
+        compiled: Compiled | None = None,
     ) -> Iterator[Completion]:
         """Yield completions as they end, in any order; `on_tokens(n)` is told of every n new tokens; `phases` is added to.
+        `compiled`: what an engine may compute a bf16 model with on a CPU, where it does so itself.
 
         Law: a request's completion does not depend on the other requests of the call. Where rounding can break it, `group_size` says so.
         """

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,9 +29,13 @@ from torch import Tensor, nn
 from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, PromptPass, StepPass, attend
 from campana.generation.products import quick_products
+from campana.generation.quick import replacements
+from campana.native.autograd import rotary_of, turning_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from campana.native.compiled import Compiled
 
 QUANTUM = 32
 """Rows of every matrix product are a multiple of this."""
@@ -43,8 +47,11 @@ WIDE = 2
 class Lent:
     """A model's forward for packed tokens. Made by `lent`."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, compiled: Compiled | None) -> None:
         self._model = model
+        self.compiled = compiled
+        """What computes bf16 between the products; None: torch."""
+        self._turning = () if compiled is None else turning_files(model, compiled.elementwise)
         self.block_rows: int | None = None
         """None: a matrix product takes all rows at once. Else it is done in blocks of so many."""
         self.num_threads = torch.get_num_threads()
@@ -94,7 +101,8 @@ class Lent:
         kept: int | Tensor = 0
         if len(keep) != len(token_ids):
             kept = torch.tensor([*keep, *[keep[-1]] * (-len(keep) % QUANTUM)])
-        with torch.no_grad(), self.threads():
+        turned = nullcontext() if self.compiled is None else rotary_of(self._turning, self.compiled.elementwise)
+        with torch.no_grad(), self.threads(), turned:
             out = self._model(input_ids=ids, position_ids=places, use_cache=False, logits_to_keep=kept, campana_pass=work)
         logits: Tensor = out.logits[0]
         return logits
@@ -126,24 +134,29 @@ def _product(module: nn.Linear, x_RI: Tensor) -> Tensor:
 
 
 @contextmanager
-def lent(model: PreTrainedModel) -> Generator[Lent]:
-    """Borrow a model: our attention, our linear layers, one forward. It is given back unchanged. ModelError: its attention is its own."""
+def lent(model: PreTrainedModel, compiled: Compiled | None = None) -> Generator[Lent]:
+    """Borrow a model: our attention, our linear layers, one forward. It is given back unchanged. ModelError: its attention is its own.
+
+    `compiled`: what computes a bf16 model's norms, gates, rotary positions and attention; None: torch.
+    """
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, attend)
     before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
-    forward = Lent(model)
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    compiled = compiled if model.dtype == torch.bfloat16 else None
+    forward = Lent(model, compiled)
     if not getattr(model, "_supports_attention_backend", False):
         raise ModelError(
             f"the packed engine cannot exchange the attention of a {type(model).__name__}", hint="generate: {engine: transformers}"
         )
     model.set_attn_implementation(IMPLEMENTATION)
-    for module in linears:
-        setattr(module, "forward", functools.partial(forward.linear, module))  # noqa: B010  # an attribute of the instance, over the class's method
+    forwards: list[tuple[nn.Module, Any]] = [] if compiled is None else list(replacements(model, compiled.elementwise))
+    forwards += [(module, functools.partial(forward.linear, module)) for module in model.modules() if type(module) is nn.Linear]
+    for module, each in forwards:
+        setattr(module, "forward", each)  # noqa: B010  # an attribute of the instance, over the class's method
     try:
         yield forward
     finally:
-        for module in linears:
+        for module, _ in forwards:
             del module.forward
         model.set_attn_implementation(before)

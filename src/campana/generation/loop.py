@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from campana.native.compiled import Compiled
+
 _WORTHWHILE = 256
 """Prompt tokens from which on a pass of its own runs near the matrix products' full rate."""
 
@@ -112,6 +114,7 @@ def complete(
     *,
     max_rows: int,
     prefill_tokens: int,
+    compiled: Compiled | None = None,
 ) -> Iterator[Completion]:
     """Completions as they end. ModelError: the model cannot be run by this engine, or not exactly; an empty prompt."""
     if not requests:
@@ -124,7 +127,7 @@ def complete(
     probe = max((request.prompt_ids for request in requests), key=len)[:PROBE_TOKENS]
     probe = probe if len(probe) > 1 else probe * 2
     expected = plain_logits(model, probe)
-    with lent(model) as forward:
+    with lent(model, compiled) as forward:
         lengths = [len(request.prompt_ids) for request in requests]
         rows = min(max_rows, len(requests), affordable_rows(model, longest))
         settle(forward, longest_pass=max(*lengths, min(prefill_tokens, sum(lengths)), rows), most_rows=rows)

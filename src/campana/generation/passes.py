@@ -27,14 +27,14 @@ def read_prompts(forward: Lent, rows: Sequence[Row]) -> Tensor:
     ids = [token for row in rows for token in row.request.prompt_ids]
     positions = [place for row in rows for place in range(row.length)]
     ends = [end - 1 for end in accumulate(row.length for row in rows)]
-    return forward(ids, positions, PromptPass(rows), ends)
+    return forward(ids, positions, PromptPass(rows, forward.compiled), ends)
 
 
 def read_step(forward: Lent, shelf: Shelf) -> Tensor:
     """Read the last token of every row, in one pass; logits (at least rows, V) in the order of `shelf.rows`. All rows grow by one."""
     shelf.advance()
     rows = shelf.rows
-    logits = forward([row.token_ids[-1] for row in rows], [row.length for row in rows], StepPass(shelf), range(len(rows)))
+    logits = forward([row.token_ids[-1] for row in rows], [row.length for row in rows], StepPass(shelf, forward.compiled), range(len(rows)))
     for row in rows:
         row.length += 1
     return logits

@@ -37,6 +37,7 @@ class Generate(StageSpec):
 
     def run(self, context: Context) -> Meter:
         from campana.generation.answer import answer_suite
+        from campana.native.compiled import Compiled
 
         return answer_suite(
             engine=self.engine,
@@ -53,6 +54,7 @@ class Generate(StageSpec):
             out_dir=context.out_dir,
             scratch_dir=context.scratch_dir,
             progress=context.progress,
+            compiled=Compiled.find(context.cache_dir) if self.precision == "bf16" else None,
         )
 
     def outputs_to_check(self) -> Iterable[str]:

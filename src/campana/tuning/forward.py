@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from campana.native.autograd import rotary_of, turning_files
 from campana.tuning import attention
-from campana.tuning.compiled import rotary_of, turning_files
 from campana.tuning.head import OutputLayer
 
 if TYPE_CHECKING:

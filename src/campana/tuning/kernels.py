@@ -9,21 +9,17 @@ weights, names and files stay the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from campana.tuning.compiled import CompiledGate, CompiledNorm
+from campana.models.layers import OFFSETS, Forward, agrees, gate_kind, norm_epsilon
+from campana.native.autograd import CompiledGate, CompiledNorm
 from campana.tuning.fused import LoraLinear, NarrowLoraLinear, RmsNorm, SwiGlu
 
 if TYPE_CHECKING:
     from campana.native.elementwise import Elementwise
-
-Forward = Callable[[Tensor], Tensor]
-GATES = {"SiLU": "silu", "SiLUActivation": "silu", "GELUTanh": "gelu_tanh"}
-"""transformers' classes of activations that a gated MLP may have, and ours."""
 
 
 def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None = None) -> Counter[str]:
@@ -34,13 +30,12 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
     done: Counter[str] = Counter()
     for module in model.modules():
         candidates = (
-            ("RmsNorm", _norm(module, 0.0, compute, elementwise)),
-            ("RmsNorm", _norm(module, 1.0, compute, elementwise)),
+            *(("RmsNorm", _norm(module, offset, compute, elementwise)) for offset in OFFSETS),
             ("SwiGlu", _mlp(module, elementwise)),
             ("LoraLinear", _lora(module, compute)),
         )
         for name, candidate in candidates:
-            if candidate is not None and all(_agrees(module, candidate, dtype) for dtype in _types(name, compute)):
+            if candidate is not None and all(agrees(module, candidate, dtype) for dtype in _types(name, compute)):
                 module.forward = candidate
                 done[name] += 1
                 break
@@ -49,11 +44,8 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
 
 def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Elementwise | None) -> Forward | None:
     """`offset`: what is added to the weight; Gemma's norms multiply by 1 + weight."""
-    if not type(module).__name__.endswith("RMSNorm"):
-        return None
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    weight = getattr(module, "weight", None)
-    if not isinstance(eps, float) or not isinstance(weight, nn.Parameter) or weight.dtype != torch.float32:
+    eps = norm_epsilon(module)
+    if eps is None or module.weight.dtype != torch.float32:
         return None
 
     def forward(hidden_states: Tensor) -> Tensor:
@@ -71,9 +63,8 @@ def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Element
 
 
 def _mlp(module: Any, elementwise: Elementwise | None) -> Forward | None:
-    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")]
-    kind = GATES.get(type(parts[3]).__name__)
-    if not all(isinstance(part, nn.Module) for part in parts) or kind is None or (kind != "silu" and elementwise is None):
+    kind = gate_kind(module)
+    if kind is None or (kind != "silu" and elementwise is None):
         return None
 
     def forward(x: Tensor) -> Tensor:
@@ -108,16 +99,3 @@ def _lora(module: Any, compute: torch.dtype) -> Forward | None:
 def _types(name: str, compute: torch.dtype) -> tuple[torch.dtype, ...]:
     """What a candidate is compared on: norms meet sums, which are fp32, and results of products."""
     return (torch.float32, compute) if name == "RmsNorm" and compute != torch.float32 else (torch.float32,)
-
-
-def _agrees(module: nn.Module, candidate: Forward, dtype: torch.dtype) -> bool:
-    """Whether both compute the same of a few numbers of a type, to within the rounding of the candidate's result."""
-    width = next((p.shape[-1] for p in module.parameters()), 0)
-    device = next(module.parameters()).device
-    if device.type == "meta":
-        return False
-    x = torch.linspace(-2.0, 3.0, 3 * width, device=device).reshape(1, 3, width).sin().to(dtype)
-    with torch.no_grad():
-        expected, found = module(x), candidate(x)
-    rtol = 1e-4 if found.dtype == torch.float32 else torch.finfo(found.dtype).eps
-    return torch.allclose(found.float(), expected.float(), rtol=rtol, atol=1e-5 * float(expected.abs().max() + 1e-30))

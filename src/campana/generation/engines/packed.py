@@ -25,6 +25,8 @@ from campana.parts import EXECUTION
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from campana.native.compiled import Compiled
+
 
 class Packed(Engine):
     """Our own loop: continuous batching without padding; a decoder of transformers whose attention can be exchanged."""
@@ -44,6 +46,7 @@ class Packed(Engine):
         stop_ids: frozenset[int],
         on_tokens: Callable[[int], None],
         phases: Phases | None = None,
+        compiled: Compiled | None = None,
     ) -> Iterator[Completion]:
         """See `Engine`. ModelError: attention that this engine does not know, or logits that differ from transformers'."""
         from campana.generation.loop import complete
@@ -58,4 +61,5 @@ class Packed(Engine):
             phases or Phases(),
             max_rows=self.max_rows,
             prefill_tokens=self.prefill_tokens,
+            compiled=compiled,
         )

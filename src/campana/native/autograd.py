@@ -1,8 +1,8 @@
-"""Autograd over the compiled operations of `native`: what `fused` and transformers compute in torch's, in one pass each, rounded once.
+"""Autograd over the compiled operations between a layer's products, and how they get into transformers' layers.
 
     out_TD = CompiledNorm.apply(x_TD, weight_D, eps, elementwise)
     out_TF = CompiledGate.apply(gate_TF, up_TF, "silu", elementwise)
-    with rotary_of(layers, elementwise): ...       # the model's layers turn queries and keys by it
+    with rotary_of(files, elementwise): ...       # the model's layers turn queries and keys by it
 
 Shapes: T tokens, H heads, D features, F features between the MLP's matrices.
 """
@@ -26,7 +26,7 @@ ROTARY = "apply_rotary_pos_emb"
 
 
 class CompiledNorm(torch.autograd.Function):
-    """As `fused.RmsNorm`, of fp32 or bf16 rows, with a result in bf16."""
+    """x / sqrt(mean(x^2) + eps) * weight, of fp32 or bf16 rows, with a result in bf16."""
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float, elementwise: Elementwise) -> Tensor:
@@ -45,7 +45,7 @@ class CompiledNorm(torch.autograd.Function):
 
 
 class CompiledGate(torch.autograd.Function):
-    """As `fused.SwiGlu`, of bf16 numbers, with either activation."""
+    """act(gate) * up of bf16 numbers. Keeps gate and up alone."""
 
     @staticmethod
     def forward(ctx: Any, gate_TF: Tensor, up_TF: Tensor, kind: str, elementwise: Elementwise) -> Tensor:
