@@ -158,7 +158,17 @@ def test_answers_have_no_control_tokens_and_keep_their_white_space(tmp_path: Pat
     tokenizer = load_tokenizer(model_dir)
 
     class Fixed(Engine):
-        def complete(self, model: Any, requests: Any, sampling: Any, max_new: Any, stops: Any, on_tokens: Any, phases: Any = None) -> Any:
+        def complete(
+            self,
+            model: Any,
+            requests: Any,
+            sampling: Any,
+            max_new: Any,
+            stops: Any,
+            on_tokens: Any,
+            phases: Any = None,
+            compiled: Any = None,
+        ) -> Any:
             assert stops >= {2, 10, 29}, "the template's end token and those of the generation config"
             for request in requests:
                 yield Completion(request.id, tuple(tokenizer.encode("<|im_start|>  a ,  b !\n\n")), "stop")

@@ -67,10 +67,8 @@ def test_a_row_has_the_same_bits_alone(compiled: Compiled) -> None:
     assert torch.equal(found[0], out[4])
 
 
-@pytest.mark.parametrize(
-    ("size", "kind", "taken"),
-    [(64, torch.bfloat16, True), (48, torch.bfloat16, False), (512, torch.bfloat16, False), (64, torch.float32, False)],
-)
-def test_it_says_what_it_takes(compiled: Compiled, size: int, kind: torch.dtype, taken: bool) -> None:
-    x = torch.zeros(1, 1, size, dtype=kind)
-    assert compiled.step.takes(x, x) is taken
+@pytest.mark.parametrize(("size", "taken"), [(64, True), (48, False), (512, False)])
+def test_it_says_what_it_takes(compiled: Compiled, size: int, taken: bool) -> None:
+    x = torch.zeros(1, 1, size)
+    assert compiled.step.takes(x.bfloat16(), x.bfloat16()) is taken
+    assert not compiled.step.takes(x, x)
