@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from campana.generation.engine import Completion, Greedy, Phases, Request, Sample
+from campana.models.cache import default_cache_dir
+from campana.native.build import Unavailable
+from campana.native.compiled import Compiled
 
 VOCAB = 2500
 """Above two blocks of the two-step argmax."""
@@ -40,20 +43,22 @@ def _build(family: str) -> Any:
     import transformers as t
 
     torch.manual_seed(0)
+    family, _, wide = family.partition(", ")
+    sizes = {**SIZES, "head_dim": 32} if wide else SIZES  # heads that the compiled operations take
     match family:
         case "llama":
-            model = t.LlamaForCausalLM(t.LlamaConfig(**SIZES, tie_word_embeddings=True))
+            model = t.LlamaForCausalLM(t.LlamaConfig(**sizes, tie_word_embeddings=True))
         case "qwen2":
-            model = t.Qwen2ForCausalLM(t.Qwen2Config(**SIZES))
+            model = t.Qwen2ForCausalLM(t.Qwen2Config(**sizes))
         case "qwen3":
-            model = t.Qwen3ForCausalLM(t.Qwen3Config(**SIZES))
+            model = t.Qwen3ForCausalLM(t.Qwen3Config(**sizes))
         case "phi3":
-            model = t.Phi3ForCausalLM(t.Phi3Config(**SIZES))
+            model = t.Phi3ForCausalLM(t.Phi3Config(**sizes))
         case "gemma2":
-            model = t.Gemma2ForCausalLM(t.Gemma2Config(**SIZES, sliding_window=16))
+            model = t.Gemma2ForCausalLM(t.Gemma2Config(**sizes, sliding_window=16))
         case "gemma3":
             layers = ["sliding_attention", "full_attention"]
-            model = t.Gemma3ForCausalLM(t.Gemma3TextConfig(**SIZES, sliding_window=16, layer_types=layers))
+            model = t.Gemma3ForCausalLM(t.Gemma3TextConfig(**sizes, sliding_window=16, layer_types=layers))
         case _:
             raise ValueError(family)
     for parameter in model.parameters():  # sharper than an untrained model: answers then depend on the whole prompt
@@ -66,6 +71,15 @@ def models() -> Callable[[str], Any]:
     """A family's tiny model, made once."""
     made: dict[str, Any] = {}
     return lambda family: made[family] if family in made else made.setdefault(family, _build(family))
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Compiled:
+    """The compiled code of this machine."""
+    try:
+        return Compiled.load(default_cache_dir())
+    except Unavailable as error:
+        pytest.skip(f"no compiled code here: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +96,16 @@ def run() -> Callable[..., dict[str, Completion]]:
     def run(engine: Any, model: Any, requests: list[Request], sampling: Greedy | Sample, max_new: int = 16, **more: Any) -> Any:
         told: list[int] = []
         found = list(
-            engine.complete(model, requests, sampling, max_new, more.pop("stops", STOPS), told.append, more.pop("phases", Phases()))
+            engine.complete(
+                model,
+                requests,
+                sampling,
+                max_new,
+                more.pop("stops", STOPS),
+                told.append,
+                more.pop("phases", Phases()),
+                more.pop("compiled", None),
+            )
         )
         assert len({completion.id for completion in found}) == len(found) == len(requests)
         assert sum(told) == sum(len(c.token_ids) + (c.finish == "stop") for c in found)

@@ -18,6 +18,7 @@ from campana.generation.engines.packed import Packed
 from campana.generation.engines.reference import Transformers
 from campana.generation.kv import Row, Shelf
 from campana.generation.passes import read_prompts, read_step
+from campana.native.compiled import Compiled
 
 FAMILIES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
 Run = Callable[..., dict[str, Completion]]
@@ -44,27 +45,29 @@ def test_greedy_answers_are_those_of_transformers_generate(family: str, models: 
 
 @pytest.mark.parametrize("sampling", [Greedy(), Sample(seed=3, temperature=1.3, top_p=0.95)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", "compiled"])
 def test_a_completion_does_not_depend_on_the_others(
-    family: str, dtype: torch.dtype, sampling: Greedy | Sample, models: Models, requests: list[Request], run: Run
+    family: str, form: str, sampling: Greedy | Sample, models: Models, requests: list[Request], run: Run, request: pytest.FixtureRequest
 ) -> None:
-    model = copy.deepcopy(models(family)).to(dtype)
-    everything = run(Packed(), model, requests, sampling)
+    model, compiled = made(form, family, models, request)
+    everything = run(Packed(), model, requests, sampling, compiled=compiled)
 
     @settings(deadline=None, max_examples=4)
     @given(st.sets(st.sampled_from(range(len(requests))), min_size=1), st.integers(1, 70), st.integers(1, 300))
     @example({9}, 1, 1)  # so small a product that torch would take another kernel for it
     def law(chosen: set[int], max_rows: int, prefill_tokens: int) -> None:
         some = [requests[place] for place in sorted(chosen)]
-        found = run(Packed(max_rows=max_rows, prefill_tokens=prefill_tokens), model, some, sampling)
+        found = run(Packed(max_rows=max_rows, prefill_tokens=prefill_tokens), model, some, sampling, compiled=compiled)
         assert found == {request.id: everything[request.id] for request in some}
 
     law()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_logits_are_the_same_bits_alone_and_among_others(family: str, dtype: torch.dtype, models: Models, requests: list[Request]) -> None:
+@pytest.mark.parametrize("form", ["fp32", "bf16", "compiled"])
+def test_logits_are_the_same_bits_alone_and_among_others(
+    family: str, form: str, models: Models, requests: list[Request], request: pytest.FixtureRequest
+) -> None:
     def logits(forward: lean.Lent, asked: list[Request], steps: int) -> dict[str, list[torch.Tensor]]:
         shelf, found = Shelf(), {request.id: list[torch.Tensor]() for request in asked}
         rows = [Row(request, len(request.prompt_ids)) for request in asked]
@@ -78,11 +81,39 @@ def test_logits_are_the_same_bits_alone_and_among_others(family: str, dtype: tor
             out, order = read_step(forward, shelf), shelf.rows
         return found
 
-    with lean.lent(copy.deepcopy(models(family)).to(dtype)) as forward:
+    with lean.lent(*made(form, family, models, request)) as forward:
         together = logits(forward, requests, 8)
-        for request in requests[::7]:
-            alone = logits(forward, [request], 8)[request.id]
-            assert all(torch.equal(one, other) for one, other in zip(alone, together[request.id], strict=True))
+        for asked in requests[::7]:
+            alone = logits(forward, [asked], 8)[asked.id]
+            assert all(torch.equal(one, other) for one, other in zip(alone, together[asked.id], strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiled_logits_are_as_near_to_fp32_as_torchs(family: str, models: Models, requests: list[Request], compiled: Compiled) -> None:
+    exact = models(f"{family}, heads of 32")
+    rows = [Row(each, len(each.prompt_ids)) for each in requests]
+    with torch.no_grad():
+        wanted = torch.stack([exact(input_ids=torch.tensor([[*each.prompt_ids, 7]])).logits[0, -1] for each in requests])
+    distances: list[float] = []
+    for by in (None, compiled):
+        shelf = Shelf()
+        for row in rows:
+            row.length, row.token_ids = len(row.request.prompt_ids), [7]
+            shelf.put(row)
+        with lean.lent(copy.deepcopy(exact).bfloat16(), by) as forward:
+            read_prompts(forward, rows)
+            order = [rows.index(row) for row in shelf.rows]
+            found = read_step(forward, shelf)[: len(rows)].float()
+        distances.append(float((found - wanted[order]).norm() / wanted.norm()))
+    assert distances[0] < 0.1
+    assert distances[1] < 1.1 * distances[0]
+
+
+def made(form: str, family: str, models: Models, request: pytest.FixtureRequest) -> tuple[Any, Compiled | None]:
+    """A model of the form's type, and what it is computed with."""
+    if form == "compiled":
+        return copy.deepcopy(models(f"{family}, heads of 32")).bfloat16(), request.getfixturevalue("compiled")
+    return copy.deepcopy(models(family)).to(torch.bfloat16 if form == "bf16" else torch.float32), None
 
 
 def test_products_in_blocks_give_the_same_answers(
