@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -40,8 +41,10 @@ HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("CAMPANA_CACHE", Path.home() / ".cache" / "campana"))
 CONTAMINATED = 1e-4
 """A packed row's loss may differ by so much from its loss alone, both in fp32 (rounding is about 1e-7)."""
+OTHERS = 0.1
+"""A run during whose steps others took more than this share of the machine is marked, and no median counts it."""
 DISTURBED = 0.85
-"""A run whose steps had less than this share of their threads was not alone on the machine: it is marked, and no median counts it."""
+"""The same where others cannot be seen: steps that had less than this share of their threads."""
 EQUAL_LOSS = 0.005
 MOST_SECONDS = 3600
 GROWTH_ROWS = (1_000, 5_000, 50_000)
@@ -152,7 +155,7 @@ class Bench:
     def summary(self, work: Work, made: Made, system: System, rounds: int) -> dict[str, Any]:
         """The medians of a system's rounds."""
         runs = [self.task(work, made, system, f"round {number}", seed=number, save=True) for number in range(rounds)]
-        good = [run for run in runs if "step_seconds" in run and self.share_of_threads(run) >= DISTURBED]
+        good = [run for run in runs if "step_seconds" in run and not self.was_disturbed(run)]
         if not good:
             return {"error": runs[0].get("error", "every run was disturbed by other work: run it again on a quiet machine")}
         rates = [sum(run["step_tokens"]) / sum(run["step_seconds"]) for run in good]
@@ -174,9 +177,14 @@ class Bench:
             row["matmul_flops_per_second"] = statistics.median(meter["matmul_flops_per_second"] for meter in meters)
         return row
 
-    def share_of_threads(self, run: dict[str, Any]) -> float:
-        """CPU time of a run's steps over what its threads could have had. A step has work for all threads nearly all the time."""
-        return sum(run["step_cpu_seconds"]) / sum(run["step_seconds"]) / self.threads
+    def was_disturbed(self, run: dict[str, Any]) -> bool:
+        """Whether other processes, or the host, took more than `OTHERS` of the machine during a run's steps.
+
+        Where that cannot be told: whether the steps had less than `DISTURBED` of their threads (a trainer that leaves them idle loses too).
+        """
+        seconds = sum(run["step_seconds"])
+        others = sum(run.get("step_other_seconds", [math.nan])) / seconds / (os.cpu_count() or 1)
+        return sum(run["step_cpu_seconds"]) / seconds / self.threads < DISTURBED if math.isnan(others) else others > OTHERS
 
     def task(
         self, work: Work, made: Made, system: System, what: str, *, seed: int = 0, save: bool = False, prove: bool = False
@@ -219,7 +227,7 @@ class Bench:
                 file.write(json.dumps({"name": name, **found}) + "\n")
         if "step_seconds" in found:
             rate = sum(found["step_tokens"]) / sum(found["step_seconds"])
-            mark = "" if self.share_of_threads(found) >= DISTURBED else "  disturbed: not counted"
+            mark = "  disturbed: not counted" if self.was_disturbed(found) else ""
             say(f"  {what:11} {system.name:28} {rate:8.1f} tokens/s  {found['peak_memory_bytes'] / 1e9:5.2f} GB{mark}")
         elif "error" in found:
             say(f"  {what:11} {system.name:28} failed: {found['error'][-300:]}")

@@ -10,6 +10,8 @@ Seconds and CPU seconds of a step run from the end of the step before it to its 
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import time
 from pathlib import Path
@@ -24,12 +26,12 @@ class Watch:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.ends: list[tuple[float, float, int]] = []
-        """Wall clock, CPU clock and tokens seen at the end of every step."""
+        self.ends: list[tuple[float, float, int, float]] = []
+        """Wall clock, CPU clock, tokens seen and CPU seconds of the whole machine at the end of every step."""
         register_optimizer_step_post_hook(self._ended)
 
     def _ended(self, *_of_torch: Any) -> None:
-        self.ends.append((time.perf_counter(), time.process_time(), self.tokens))
+        self.ends.append((time.perf_counter(), time.process_time(), self.tokens, machine_seconds()))
 
     def count(self, inputs: dict[str, Any]) -> None:
         """Tokens of a micro batch of a transformers trainer, without padding."""
@@ -44,10 +46,20 @@ class Watch:
             "step_tokens": tokens,
             "step_seconds": [round(b[0] - a[0], 3) for a, b in pairs],
             "step_cpu_seconds": [round(b[1] - a[1], 3) for a, b in pairs],
+            "step_other_seconds": [round(b[3] - a[3] - (b[1] - a[1]), 3) for a, b in pairs],
             "peak_memory_bytes": peak_memory_bytes(),
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+
+
+def machine_seconds() -> float:
+    """CPU seconds of all processes since the machine started, and what its host took; NaN in a container that sees its host's."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    if sum(line.startswith("cpu") for line in lines) - 1 != len(os.sched_getaffinity(0)):
+        return math.nan
+    user, nice, system, _idle, _waiting, *interrupts_and_stolen = (int(each) for each in lines[0].split()[1:9])
+    return (user + nice + system + sum(interrupts_and_stolen)) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory_bytes() -> int:
