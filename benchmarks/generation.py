@@ -195,13 +195,11 @@ def _generate(model: Any, requests: list[Request], size: int, max_new: int, stop
 
 def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> Answers:
     found: list[Completion] = list(
-        Packed.model_validate({}).complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases(), _compiled(model))
+        Packed.model_validate({}).complete(
+            model, requests, Greedy(), max_new, stop_ids, _silent, Phases(), Compiled.find(default_cache_dir())
+        )
     )
     return {completion.id: completion.token_ids for completion in found}
-
-
-def _compiled(model: Any) -> Compiled | None:
-    return Compiled.find(default_cache_dir()) if str(model.dtype) == "torch.bfloat16" else None
 
 
 def _parity(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> dict[str, Any]:

@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from campana.generation.engine import Completion, Greedy, Phases, Request, Sample
-from campana.models.cache import default_cache_dir
-from campana.native.build import Unavailable
-from campana.native.compiled import Compiled
 
 VOCAB = 2500
 """Above two blocks of the two-step argmax."""
@@ -71,15 +68,6 @@ def models() -> Callable[[str], Any]:
     """A family's tiny model, made once."""
     made: dict[str, Any] = {}
     return lambda family: made[family] if family in made else made.setdefault(family, _build(family))
-
-
-@pytest.fixture(scope="session")
-def compiled() -> Compiled:
-    """The compiled code of this machine."""
-    try:
-        return Compiled.load(default_cache_dir())
-    except Unavailable as error:
-        pytest.skip(f"no compiled code here: {error}")
 
 
 @pytest.fixture(scope="session")

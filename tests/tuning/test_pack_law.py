@@ -11,8 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campana.errors import DataError, ModelError
-from campana.models.cache import default_cache_dir
-from campana.native.build import Unavailable
 from campana.native.compiled import Compiled
 from campana.tuning import kernels, proof
 from campana.tuning.forward import Network
@@ -180,11 +178,7 @@ WIDE = {**SMALL, "hidden_size": 64, "intermediate_size": 96, "head_dim": 32}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != ALONE])
-def test_compiled_operations_are_as_near_to_fp32_as_torchs(kind: str) -> None:
-    try:
-        compiled = Compiled.load(default_cache_dir())
-    except Unavailable as error:
-        pytest.skip(f"no compiled code here: {error}")
+def test_compiled_operations_are_as_near_to_fp32_as_torchs(kind: str, compiled: Compiled) -> None:
     rows = rows_of([7, 30, 12, 12, 3, 25], seed=1)
     wanted, exact = one_by_one(make(kind, sizes=WIDE), rows, 0.01)
     distances: list[float] = []

@@ -11,10 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from campana.errors import ModelError
-from campana.models.cache import default_cache_dir
-from campana.native.attention import Attention
-from campana.native.build import Unavailable
-from campana.native.compiled import Compiled
 from campana.tuning.attention import attend, supports
 from campana.tuning.segments import Segments
 
@@ -62,13 +58,15 @@ def test_a_pack_attends_as_its_samples_do(
 
 @pytest.mark.parametrize(("length", "window"), [(40, None), (300, 50), (800, None)])
 @pytest.mark.parametrize("by", ["torch", "compiled"])
-def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(length: int, window: int | None, by: str) -> None:
+def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(
+    length: int, window: int | None, by: str, request: pytest.FixtureRequest
+) -> None:
     generator, lengths = torch.Generator().manual_seed(0), [length, 20, 800]
     exact_inputs = [torch.randn(1, heads, sum(lengths), 16, generator=generator).bfloat16().float().requires_grad_() for heads in (4, 2, 2)]
     narrow = [x.detach().bfloat16().requires_grad_() for x in exact_inputs]
     direction = torch.randn(1, sum(lengths), 4, 16, generator=generator).bfloat16()
     kwargs: dict[str, Any] = {"segments": Segments.of(lengths), "sliding_window": window}
-    compiled = compiled_attention() if by == "compiled" else None
+    compiled = request.getfixturevalue("compiled").attention if by == "compiled" else None
     exactly = attend(torch.nn.Module(), *exact_inputs, None, **kwargs)[0]
     narrowly = attend(torch.nn.Module(), *narrow, None, **kwargs, compiled=compiled)[0]
     assert narrowly.dtype == torch.bfloat16
@@ -77,13 +75,6 @@ def test_attention_in_bf16_is_as_near_to_fp32_as_its_rounding(length: int, windo
     found = torch.autograd.grad(narrowly, narrow, direction)
     for near, far in zip((narrowly.detach(), *found), (exactly.detach(), *exact), strict=True):
         assert float((near.float() - far).norm() / far.norm()) < (0.004 if compiled else 0.01)
-
-
-def compiled_attention() -> Attention:
-    try:
-        return Compiled.load(default_cache_dir()).attention
-    except Unavailable as error:
-        pytest.skip(f"no compiled code here: {error}")
 
 
 @settings(max_examples=50, deadline=None)

@@ -52,7 +52,7 @@ TOTAL_SCHEMA: dict[str, Any] = {
                 "type": "object",
                 "required": ["what", "stages", "text", "hint"],
                 "properties": {
-                    "what": {"enum": ["memory", "disk"]},
+                    "what": {"enum": ["memory", "disk", "time"]},
                     "stages": {"type": "array", "items": {"type": "string"}, "description": "Keys."},
                     "text": {"type": "string"},
                     "hint": {"type": "string", "description": "The field to change."},

@@ -51,7 +51,7 @@ def add_up(stages: Iterable[Stage], forecasts: Mapping[str, Expected], machine_h
 
 @dataclass(frozen=True)
 class Warned:
-    """What will not fit."""
+    """What will not fit, or could be faster."""
 
     what: str
     """`memory`, `disk` or `time`."""

@@ -1,11 +1,11 @@
 """The compiled attention, as functions of tensors: causal, within the segments of a pack, bf16 on a CPU.
 
     attention = Attention(library)
-    if attention.takes(q, k, v):
+    if attention.takes(q, v):
         out, lse = attention.forward(q, k, v, bounds, scale=1 / 8, window=None)
         grad_q, grad_k, grad_v = attention.backward(grad, q, k, v, out, lse, bounds, scale=1 / 8, window=None)
 
-Three to five times as quick as torch's fused kernel on Zen 5, and nearer to exact arithmetic (benchmarks/NOTES.md, Tuning). Nothing but
+Three to ten times as quick as torch's fused kernel on Zen 5, and nearer to exact arithmetic (benchmarks/NOTES.md, Tuning). Nothing but
 the inputs, the result and `lse` need be kept. A segment's result does not depend on the pack, nor any on the number of threads.
 
 Shapes: T tokens of the pack, H query heads, K key/value heads, D head size, S segments.

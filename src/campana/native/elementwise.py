@@ -94,7 +94,7 @@ class Elementwise:
         return grad_x, None if parts is None else parts.sum(0)
 
     @staticmethod
-    def ranks(logits_CV: Tensor) -> bool:
+    def scores(logits_CV: Tensor) -> bool:
         """Whether `cross_entropy_` can compute logits of this type and place."""
         return _is_narrow(logits_CV) and logits_CV.is_contiguous()
 

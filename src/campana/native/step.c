@@ -1,8 +1,8 @@
 /* Attention of one new token of each answer under way, over that answer's own keys and values in bf16.
 
    A row's result is made by one thread from that row's numbers alone, in an order that follows from its length alone: no answer depends
-   on its neighbours. Scores, softmax and sums are fp32, and probabilities are not rounded. The work is bound by memory: each key and
-   value is read once a head.
+   on its neighbours. Scores, softmax and sums are fp32, and probabilities are not rounded. The query heads of one key/value
+   head are computed one after another, so that its keys and values come from memory once.
 
    Legend: R rows, H query heads, K key/value heads, G = H / K, D head size (a multiple of 32), L places of a bucket. */
 

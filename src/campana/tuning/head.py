@@ -100,7 +100,7 @@ def _slices(count: int, size: int) -> list[slice]:
 def _cross_entropy_(logits_BV: Tensor, bias_V: Tensor | None, targets_B: Tensor, head: OutputLayer) -> Tensor:
     """The summed cross-entropy; `logits_BV`, as they come from the product, become its gradient by head.scale times them, in place."""
     elementwise = head.elementwise
-    if elementwise is not None and bias_V is None and head.softcap is None and head.scale > 0 and elementwise.ranks(logits_BV):
+    if elementwise is not None and bias_V is None and head.softcap is None and head.scale > 0 and elementwise.scores(logits_BV):
         return elementwise.cross_entropy_(logits_BV, targets_B, head.scale)
     total = logits_BV.new_zeros((), dtype=torch.float64)
     for rows in _slices(targets_B.numel(), CHUNK_ELEMENTS // logits_BV.shape[1]):

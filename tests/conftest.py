@@ -1,4 +1,4 @@
-"""The compiled code of this machine, or a skip that says why there is none."""
+"""What tests of several rooms need."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from campana.native.compiled import Compiled
 
 @pytest.fixture(scope="session")
 def compiled() -> Compiled:
+    """The compiled code of this machine, or a skip that says why there is none."""
     try:
         return Compiled.load(default_cache_dir())
     except Unavailable as error:
