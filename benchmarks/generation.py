@@ -38,7 +38,7 @@ from campana.generation import lean
 from campana.generation.engine import Completion, Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
 from campana.generation.parity import parity
-from campana.generation.products import is_quick
+from campana.models.products import is_quick
 from campana.models.bring import bring_in
 from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer

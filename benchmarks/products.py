@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from campana.generation.products import asked_of_onednn, is_quick
+from campana.models.products import asked_of_onednn, is_quick
 
 LAYERS = ((8, 576, 1536), (128, 576, 1536), (128, 576, 49152), (2048, 576, 192), (2048, 576, 1536), (2048, 1536, 576), (2048, 384, 1536))
 SQUARES = ((512, 512, 512), (2048, 2048, 2048))

@@ -21,10 +21,15 @@ def inputs(lengths: list[int], heads: int, kv_heads: int, size: int, seed: int) 
     return (q, k, v), direction, torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
+WHOLE = 0
+"""In place of a window: not causal, a query sees its whole segment."""
+
+
 def both(attention: Attention, qkv: QKV, direction: Tensor, bounds: Tensor, scale: float, window: int | None) -> list[Tensor]:
     """The result and the three gradients."""
-    out, lse = attention.forward(*qkv, bounds, scale=scale, window=window)
-    return [out, *attention.backward(direction, *qkv, out, lse, bounds, scale=scale, window=window)]
+    causal, window = window != WHOLE, window or None
+    out, lse = attention.forward(*qkv, bounds, scale=scale, window=window, causal=causal)
+    return [out, *attention.backward(direction, *qkv, out, lse, bounds, scale=scale, window=window, causal=causal)]
 
 
 def defined(qkv: QKV, direction: Tensor, bounds: Tensor, scale: float, window: int | None, out: Tensor | None = None) -> list[Tensor]:
@@ -37,8 +42,9 @@ def defined(qkv: QKV, direction: Tensor, bounds: Tensor, scale: float, window: i
         keys, values = (x[rows].repeat_interleave(group, 1) for x in (k, v))
         place = torch.arange(stop - first)
         distance = place[:, None] - place[None, :]
+        hidden = torch.zeros(1) > 0 if window == WHOLE else (distance < 0) | (distance >= (window or stop))
         scores = torch.einsum("ihd,jhd->hij", q[rows], keys) * scale
-        shares = torch.softmax(scores.masked_fill((distance < 0) | (distance >= (window or stop)), -torch.inf), -1)
+        shares = torch.softmax(scores.masked_fill(hidden, -torch.inf), -1)
         result = torch.einsum("hij,jhd->ihd", shares, values)
         mean = torch.einsum("ihd,ihd->hi", grad[rows], result if out is None else out[rows].double())
         slopes = shares * (torch.einsum("ihd,jhd->hij", grad[rows], values) - mean[..., None]) * scale
@@ -57,7 +63,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
     lengths=st.lists(st.one_of(st.integers(1, 24), st.integers(60, 70), st.integers(120, 300)), min_size=1, max_size=6),
     heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (3, 3), (4, 1)]),
     size=st.sampled_from([16, 32, 64, 80, 128, 256]),
-    window=st.sampled_from([None, None, 1, 2, 5, 64, 100, 129]),
+    window=st.sampled_from([None, None, WHOLE, WHOLE, 1, 2, 5, 64, 100, 129]),
     scale=st.sampled_from([0.3, 0.05, 1.0]),
     seed=st.integers(0, 10_000),
 )
@@ -72,7 +78,7 @@ def test_it_is_attention(
         assert float((near.double() - far).norm()) < 0.006 * float(far.norm()) + 1e-5 * scale * float(direction.norm()), name
 
 
-@pytest.mark.parametrize(("length", "window"), [(700, None), (700, 50), (2500, None), (2500, 513)])
+@pytest.mark.parametrize(("length", "window"), [(700, None), (700, WHOLE), (700, 50), (2500, None), (2500, WHOLE), (2500, 513)])
 def test_long_segments_are_as_near_to_exact_as_rounding_lets_them(compiled: Compiled, length: int, window: int | None) -> None:
     """Long enough that a segment's gradients are summed in several tasks, up to the most that there are."""
     qkv, direction, bounds = inputs([3, length, 20], 2, 1, 64, 0)
@@ -80,25 +86,27 @@ def test_long_segments_are_as_near_to_exact_as_rounding_lets_them(compiled: Comp
     assert [error(*pair) < 0.004 for pair in zip(found, wanted, strict=True)] == [True] * 4
 
 
-def test_a_segment_has_the_same_bits_alone_and_in_any_pack(compiled: Compiled) -> None:
+@pytest.mark.parametrize("window", [None, WHOLE])
+def test_a_segment_has_the_same_bits_alone_and_in_any_pack(compiled: Compiled, window: int | None) -> None:
     lengths = [5, 300, 64, 1, 530]
     qkv, direction, bounds = inputs(lengths, 6, 2, 64, 1)
-    together = both(compiled.attention, qkv, direction, bounds, 0.125, None)
+    together = both(compiled.attention, qkv, direction, bounds, 0.125, window)
     for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         q, k, v = (x[first:stop] for x in qkv)
-        alone = both(compiled.attention, (q, k, v), direction[first:stop], bounds.new_tensor([0, stop - first]), 0.125, None)
+        alone = both(compiled.attention, (q, k, v), direction[first:stop], bounds.new_tensor([0, stop - first]), 0.125, window)
         for whole, part in zip(together, alone, strict=True):
             assert torch.equal(whole[first:stop], part)
 
 
-def test_it_has_the_same_bits_on_one_thread(compiled: Compiled) -> None:
+@pytest.mark.parametrize("window", [100, WHOLE])
+def test_it_has_the_same_bits_on_one_thread(compiled: Compiled, window: int) -> None:
     qkv, direction, bounds = inputs([700, 40, 40, 333], 4, 1, 32, 2)
     before = torch.get_num_threads()
     results: list[list[Tensor]] = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(both(compiled.attention, qkv, direction, bounds, 0.2, 100))
+            results.append(both(compiled.attention, qkv, direction, bounds, 0.2, window))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:

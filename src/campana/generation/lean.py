@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, PromptPass, StepPass, attend
-from campana.generation.products import quick_products
+from campana.models.products import quick_products
 from campana.generation.quick import replacements
 from campana.native.autograd import rotary_of, turning_files
 

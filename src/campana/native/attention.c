@@ -1,4 +1,4 @@
-/* Causal attention of bf16 numbers over the segments of a pack, forward and backward, for CPUs with AVX512-BF16.
+/* Attention of bf16 numbers over the segments of a pack, causal or not, forward and backward, for CPUs with AVX512-BF16.
 
    Every product is `product`: sums of pairs by VDPBF16PS into fp32 registers, 6 rows by 64 columns at a time. Scores lie with keys down
    and queries across, so that a query's maximum and sum run down a column and nothing is ever added across a register. What a block of
@@ -29,11 +29,12 @@ typedef struct {
   const int32_t *bounds; /* segments + 1 first tokens */
   int64_t segments, heads, kv_heads, size, window; /* window: keys that a query sees, its own included; 0: all before it */
   float scale;
-  int threads;
+  int causal, threads; /* not causal: a query sees its whole segment, and there is no window */
 } Problem;
 
 typedef struct {
   int64_t segment, head, first, stop; /* queries of the segment */
+  int64_t keys;                       /* the segment's first so many are seen */
   int64_t place;                      /* of its sums of gradients, in tokens */
 } Task;
 
@@ -182,8 +183,8 @@ static void hide(float *scores, int64_t keys, int64_t columns, int64_t width, in
 }
 
 /* Whether some query of [first, stop) does not see some key of [low, high). */
-INLINE int must_hide(int64_t first, int64_t stop, int64_t low, int64_t high, int64_t window) {
-  return high > first + 1 || (window && stop - 1 - low >= window);
+INLINE int must_hide(const Problem *p, int64_t first, int64_t stop, int64_t low, int64_t high) {
+  return p->causal && (high > first + 1 || (p->window && stop - 1 - low >= p->window));
 }
 
 INLINE int64_t lowest_key(int64_t first, int64_t window) { return window ? most(0, first - window + 1) / 2 * 2 : 0; }
@@ -198,11 +199,14 @@ static int64_t widths(const Problem *p, int64_t *start) {
 }
 
 INLINE int64_t length_of(const Problem *p, int64_t segment) { return p->bounds[segment + 1] - p->bounds[segment]; }
+
+/* Keys that queries before `stop` see, from the segment's first (or the window's) on. */
+INLINE int64_t keys_of(const Problem *p, int64_t segment, int64_t stop) { return p->causal ? stop : length_of(p, segment); }
 INLINE const bf16 *row(const Tensor *x, int64_t token, int64_t head) { return x->data + token * x->token + head * x->head; }
 
 static int by_work(const void *a, const void *b) {
   const Task *x = a, *y = b;
-  const int64_t work_x = x->stop * (x->stop - x->first), work_y = y->stop * (y->stop - y->first);
+  const int64_t work_x = x->keys * (x->stop - x->first), work_y = y->keys * (y->stop - y->first);
   return work_x != work_y ? (work_x < work_y ? 1 : -1) : (x->place < y->place ? -1 : 1);
 }
 
@@ -260,10 +264,10 @@ static void forward_of(const Problem *p, const Task *t, const bf16 *values, int6
   pairs_of_features(row(&p->q, begin + t->first, t->head), p->q.token, t->stop - t->first, size, at->queries, QUERIES);
   for (int64_t i = 0; i < QUERIES; i++) at->largest[i] = LOWEST, at->total[i] = 0;
   int started = 0;
-  for (int64_t j = lowest_key(t->first, p->window); j < t->stop; j += KEYS) {
-    const int64_t keys = least(KEYS, t->stop - j);
+  for (int64_t j = lowest_key(t->first, p->window); j < t->keys; j += KEYS) {
+    const int64_t keys = least(KEYS, t->keys - j);
     product(keys, columns, size / 2, row(&p->k, begin + j, kv_head), p->k.token, at->queries, QUERIES, at->scores, QUERIES, 0);
-    if (must_hide(t->first, t->stop, j, j + keys, p->window)) hide(at->scores, keys, columns, QUERIES, j, t->first, p->window);
+    if (must_hide(p, t->first, t->stop, j, j + keys)) hide(at->scores, keys, columns, QUERIES, j, t->first, p->window);
     soften(at, keys, columns, by);
     if (started)
       for (int64_t d = 0; d < size; d++)
@@ -294,8 +298,10 @@ int campana_attention_forward(const Problem *p, bf16 *out, const int64_t *out_st
   num_tasks = 0;
   for (int64_t s = 0; s < p->segments; s++)
     for (int64_t h = 0; h < p->heads; h++)
-      for (int64_t i = 0; i < length_of(p, s); i += QUERIES, num_tasks++)
-        tasks[num_tasks] = (Task){s, h, i, least(i + QUERIES, length_of(p, s)), num_tasks};
+      for (int64_t i = 0; i < length_of(p, s); i += QUERIES, num_tasks++) {
+        const int64_t stop = least(i + QUERIES, length_of(p, s));
+        tasks[num_tasks] = (Task){s, h, i, stop, keys_of(p, s, stop), num_tasks};
+      }
   qsort(tasks, (size_t)num_tasks, sizeof(Task), by_work);
 #pragma omp parallel num_threads(p->threads)
   {
@@ -375,15 +381,16 @@ static void backward_block(const Problem *p, const Gradients *g, int64_t segment
   for (int64_t i = 0; i < QUERIES; i++)
     at->lse[i] = i < rows ? g->lse[head * p->bounds[p->segments] + begin + first + i] : 1e30f, at->delta[i] = 0, at->scale[i] = p->scale;
   deltas(row(&g->out, begin + first, head), g->out.token, grad, g->grad.token, rows, size, at->delta);
+  const int64_t seen = keys_of(p, segment, stop);
   int started = 0;
-  for (int64_t j = lowest_key(first, p->window); j < stop; j += KEYS) {
-    const int64_t keys = least(KEYS, stop - j);
-    const int64_t from = started ? most(0, j - first) / 16 * 16 : 0; /* queries before these keys see none of them */
+  for (int64_t j = lowest_key(first, p->window); j < seen; j += KEYS) {
+    const int64_t keys = least(KEYS, seen - j);
+    const int64_t from = started && p->causal ? most(0, j - first) / 16 * 16 : 0; /* queries before these keys see none of them */
     product(keys, columns - from, size / 2, row(&p->k, begin + j, kv_head), p->k.token, at->queries + from, QUERIES, at->scores + from,
             QUERIES, 0);
     product(keys, columns - from, size / 2, row(&p->v, begin + j, kv_head), p->v.token, at->grads + from, QUERIES, at->grad_scores + from,
             QUERIES, 0);
-    if (must_hide(first, stop, j, j + keys, p->window))
+    if (must_hide(p, first, stop, j, j + keys))
       hide(at->scores + from, keys, columns - from, QUERIES, j, first + from, p->window);
     slope(at, keys, from, columns, by);
     product(keys, size, (columns - from) / 2, at->probabilities + from, QUERIES, at->grad_rows + from / 2 * size, size, sum_v + j * size,
@@ -397,7 +404,7 @@ static void backward_block(const Problem *p, const Gradients *g, int64_t segment
   turned_back(at->sum, QUERIES, rows, size, at->scale, g->grad_q + ((begin + first) * p->heads + head) * size, p->heads * size);
 }
 
-/* Queries of a task: a segment has at most eight, so that sums of keys and values apart are at most 4.5 times the keys and values. */
+/* Queries of a task: a segment has at most eight tasks, so that their sums are at most 4.5 (not causal: 8) times the keys and values. */
 INLINE int64_t queries_of_task(int64_t length) { return most(256, up((length + 7) / 8, QUERIES)); }
 
 /* Adds up the tasks' sums, the earliest first, and rounds: a gradient of keys or values of one segment and head. */
@@ -430,8 +437,9 @@ int campana_attention_backward(const Problem *p, const Gradients *g) {
         const int64_t length = length_of(p, s), step = queries_of_task(length);
         first_task[s * p->kv_heads + h] = num_tasks;
         for (int64_t i = 0; i < length; i += step, num_tasks++) {
-          tasks[num_tasks] = (Task){s, h, i, least(i + step, length), places};
-          places += tasks[num_tasks].stop;
+          const int64_t stop = least(i + step, length);
+          tasks[num_tasks] = (Task){s, h, i, stop, keys_of(p, s, stop), places};
+          places += tasks[num_tasks].keys;
         }
         first_task[s * p->kv_heads + h + 1] = num_tasks;
       }
@@ -450,8 +458,8 @@ int campana_attention_backward(const Problem *p, const Gradients *g) {
     for (int64_t n = 0; n < num_tasks; n++) {
       const Task *t = queue + n;
       const int64_t width = up(length_of(p, t->segment), 32);
-      float *sum_k = sums + 2 * t->place * size, *sum_v = sum_k + t->stop * size;
-      memset(sum_k, 0, (size_t)(2 * 4 * t->stop * size));
+      float *sum_k = sums + 2 * t->place * size, *sum_v = sum_k + t->keys * size;
+      memset(sum_k, 0, (size_t)(2 * 4 * t->keys * size));
       if (!at)
 #pragma omp atomic write
         failed = 1;
@@ -469,8 +477,8 @@ int campana_attention_backward(const Problem *p, const Gradients *g) {
         int64_t seen[8], num = 0;
         for (int64_t n = first_task[s * p->kv_heads + h]; n < first_task[s * p->kv_heads + h + 1]; n++, num++) {
           sums_k[num] = sums + 2 * tasks[n].place * size;
-          sums_v[num] = sums_k[num] + tasks[n].stop * size;
-          seen[num] = tasks[n].stop;
+          sums_v[num] = sums_k[num] + tasks[n].keys * size;
+          seen[num] = tasks[n].keys;
         }
         const int64_t place = (p->bounds[s] * p->kv_heads + h) * size, stride = p->kv_heads * size;
         add_up(sums_k, seen, num, length_of(p, s), size, p->scale, g->grad_k + place, stride);

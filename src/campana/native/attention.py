@@ -1,4 +1,4 @@
-"""The compiled attention, as functions of tensors: causal, within the segments of a pack, bf16 on a CPU.
+"""The compiled attention, as functions of tensors: within the segments of a pack, causal or not, bf16 on a CPU.
 
     attention = Attention(library)
     if attention.takes(q, v):
@@ -34,6 +34,7 @@ class _Problem(ctypes.Structure):
         ("bounds", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("segments", "heads", "kv_heads", "size", "window")),
         ("scale", ctypes.c_float),
+        ("causal", ctypes.c_int),
         ("threads", ctypes.c_int),
     )
 
@@ -60,16 +61,17 @@ class Attention:
         return narrow and v_TKD.shape[2] == size and size % HEAD_MULTIPLE == 0 and size <= LARGEST_HEAD
 
     def forward(
-        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, bounds: Tensor, *, scale: float, window: int | None
+        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, bounds: Tensor, *, scale: float, window: int | None = None, causal: bool = True
     ) -> tuple[Tensor, Tensor]:
         """(T, H, D) bf16, and (H, T) fp32: the base-2 logarithm of the sum of a query's exponentials, for `backward`.
 
-        `bounds`: int32 (S + 1,), where segments begin, from 0 to T. `window`: a query sees that many keys, its own included.
+        `bounds`: int32 (S + 1,), where segments begin, from 0 to T. `window`: a query sees that many keys, its own included. Where
+        `causal` is false it sees its whole segment, and no window may be given.
         """
         inputs = [_readable(x) for x in (q_THD, k_TKD, v_TKD)]
         out_THD = torch.empty(q_THD.shape, dtype=torch.bfloat16)
         lse_HT = torch.empty(q_THD.shape[1], q_THD.shape[0])
-        problem = _problem(inputs, bounds, scale, window)
+        problem = _problem(inputs, bounds, scale, window, causal)
         strides = (ctypes.c_int64 * 2)(out_THD.stride(0), out_THD.stride(1))
         _check(
             self.library.campana_attention_forward(
@@ -89,13 +91,14 @@ class Attention:
         bounds: Tensor,
         *,
         scale: float,
-        window: int | None,
+        window: int | None = None,
+        causal: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """bf16 gradients of query, key and value, in their shapes, from that of `forward`'s result."""
         inputs = [_readable(x) for x in (q_THD, k_TKD, v_TKD)]
         out_THD, grad_THD = _readable(out_THD), _readable(grad_THD)
         found = tuple(torch.empty(x.shape, dtype=torch.bfloat16) for x in inputs)
-        problem = _problem(inputs, bounds, scale, window)
+        problem = _problem(inputs, bounds, scale, window, causal)
         gradients = _Gradients(_view(out_THD), _view(grad_THD), lse_HT.data_ptr(), *(x.data_ptr() for x in found))
         _check(self.library.campana_attention_backward(ctypes.byref(problem), ctypes.byref(gradients)))
         return found[0], found[1], found[2]
@@ -110,12 +113,13 @@ def _view(x: Tensor) -> _Tensor:
     return _Tensor(x.data_ptr(), x.stride(0), x.stride(1))
 
 
-def _problem(inputs: list[Tensor], bounds: Tensor, scale: float, window: int | None) -> _Problem:
+def _problem(inputs: list[Tensor], bounds: Tensor, scale: float, window: int | None, causal: bool) -> _Problem:
     q, k, v = inputs
+    assert causal or window is None
     assert bounds.dtype == torch.int32
     assert int(bounds[-1]) == q.shape[0] == k.shape[0] == v.shape[0]
     sizes = (len(bounds) - 1, q.shape[1], k.shape[1], q.shape[2], window or 0)
-    return _Problem(_view(q), _view(k), _view(v), bounds.data_ptr(), *sizes, scale, torch.get_num_threads())
+    return _Problem(_view(q), _view(k), _view(v), bounds.data_ptr(), *sizes, scale, causal, torch.get_num_threads())
 
 
 def _check(status: int) -> None:

@@ -1,10 +1,11 @@
-"""Autograd over the compiled operations between a layer's products, and how they get into transformers' layers.
+"""Autograd over the compiled operations of a layer, and how they get into transformers' layers.
 
+    out_THD = CompiledAttention.apply(q_THD, k_TKD, v_TKD, bounds, scale, window, causal, attention)
     out_TD = CompiledNorm.apply(x_TD, weight_D, eps, elementwise)
     out_TF = CompiledGate.apply(gate_TF, up_TF, "silu", elementwise)
     with rotary_of(files, elementwise): ...       # the model's layers turn queries and keys by it
 
-Shapes: T tokens, H heads, D features, F features between the MLP's matrices.
+Shapes: T tokens, H heads, K key/value heads, D features, F features between the MLP's matrices.
 """
 
 from __future__ import annotations
@@ -19,10 +20,39 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
+    from campana.native.attention import Attention
     from campana.native.elementwise import Elementwise
 
 ROTARY = "apply_rotary_pos_emb"
 """What transformers calls it in each model's own file: (q, k, cos, sin) -> (q, k)."""
+
+
+class CompiledAttention(torch.autograd.Function):
+    """Attention within the segments of a pack, or of a batch's rows one after the other."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        bounds: Tensor,
+        scale: float,
+        window: int | None,
+        causal: bool,
+        attention: Attention,
+    ) -> Tensor:
+        """(T, H, D); the arguments are those of `Attention.forward`."""
+        pattern = {"scale": scale, "window": window, "causal": causal}
+        out_THD, lse_HT = attention.forward(q_THD, k_TKD, v_TKD, bounds, **pattern)
+        ctx.pattern, ctx.attention = pattern, attention
+        ctx.save_for_backward(q_THD, k_TKD, v_TKD, out_THD, lse_HT, bounds)
+        return out_THD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of query, key and value."""
+        return (*ctx.attention.backward(grads[0], *ctx.saved_tensors, **ctx.pattern), None, None, None, None, None)
 
 
 class CompiledNorm(torch.autograd.Function):

@@ -65,10 +65,11 @@ class Reader:
     """What its work is counted by; None for an exported reader."""
 
     @classmethod
-    def load(cls, folder: Path, precision: Precision = "fp32") -> Reader:
+    def load(cls, folder: Path, precision: Precision = "fp32", cache_dir: Path | None = None) -> Reader:
         """The reader in a folder: torch's, or an exported one. ModelError for a folder that holds none, or a head that was never trained.
 
         `bf16`: the encoder computes in bfloat16, the head in float32. An exported reader has the precision it was exported with.
+        `cache_dir`: where compiled code is kept, which computes attention in bf16; None: the cache folder in the person's home.
         """
         if has_onnx(folder):
             if precision != "fp32":
@@ -84,7 +85,11 @@ class Reader:
         if precision == "bf16":
             import torch
 
+            from campana.native.compiled import Compiled
+            from campana.reading.attention import use_compiled
+
             model.base_model.to(torch.bfloat16)
+            use_compiled(model, Compiled.find(cache_dir))
         return cls.of(model, tokenizer, read_stored(folder))
 
     @classmethod

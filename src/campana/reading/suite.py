@@ -74,9 +74,18 @@ def question_items(path: Path, max_items: int | None) -> list[Item]:
 
 
 def answer_questions(
-    *, reader_dir: Path, suite_path: Path, max_items: int | None, precision: Precision, out_dir: Path, progress: Progress
+    *,
+    reader_dir: Path,
+    suite_path: Path,
+    max_items: int | None,
+    precision: Precision,
+    out_dir: Path,
+    progress: Progress,
+    cache_dir: Path | None = None,
 ) -> Mapping[str, Any]:
     """Let a reader answer a suite. Writes `answers.jsonl`, `readings.jsonl` and `reading.json`; returns the meter.
+
+    `cache_dir`: where compiled code is kept; None: the cache folder in the person's home.
 
     DataError where the reader was trained or its threshold fitted on documents of the suite.
     """
@@ -87,7 +96,7 @@ def answer_questions(
 
     clock = Clock()
     with clock("load"):
-        reader = Reader.load(reader_dir, precision)
+        reader = Reader.load(reader_dir, precision, cache_dir)
         examples = questions_of(suite_path, max_items)
         refuse_seen(reader, examples)
     reader, read = _counting(reader)

@@ -32,6 +32,7 @@ class ReadAnswer(StageSpec):
             max_items=self.max_items,
             precision=self.precision,
             out_dir=context.out_dir,
+            cache_dir=context.cache_dir,
             progress=context.progress,
         )
 

@@ -58,6 +58,7 @@ class ReadTrain(TrainingFields, StageSpec):
             fit=None if self.fit == "none" else self.fit,
             num_evaluations=self.num_evaluations,
             checkpoint_seconds=self.checkpoint_seconds,
+            cache_dir=context.cache_dir,
             problems=data.problems,
         )
         return train_reader(job, context.progress)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from campana.errors import ModelError
+from campana.models.products import torchs_products
+from campana.native.autograd import CompiledAttention
 
 if TYPE_CHECKING:
     from campana.native.attention import Attention
@@ -100,31 +102,11 @@ def attend(
     elif query.is_cuda:
         out_THD = _varlen(q_THD, k_TKD, v_TKD, pattern)
     elif compiled is not None and compiled.takes(q_THD, v_TKD):
-        out_THD = cast("Tensor", CompiledAttention.apply(q_THD, k_TKD, v_TKD, pattern, compiled))
+        pack = (segments.boundaries, scale, window, True, compiled)
+        out_THD = cast("Tensor", CompiledAttention.apply(q_THD, k_TKD, v_TKD, *pack))
     else:
         out_THD = cast("Tensor", SegmentAttention.apply(q_THD, k_TKD, v_TKD, pattern))
     return out_THD.unsqueeze(0), None
-
-
-class CompiledAttention(torch.autograd.Function):
-    """Causal attention within segments by `native.Attention`, on the pack as it lies."""
-
-    @staticmethod
-    def forward(ctx: Any, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, pattern: Pattern, compiled: Attention) -> Tensor:
-        """Returns (T, H, D)."""
-        bounds = pattern.segments.boundaries
-        out_THD, lse_HT = compiled.forward(q_THD, k_TKD, v_TKD, bounds, scale=pattern.scale, window=pattern.window)
-        ctx.pattern, ctx.compiled = pattern, compiled
-        ctx.save_for_backward(q_THD, k_TKD, v_TKD, out_THD, lse_HT)
-        return out_THD
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value."""
-        pattern: Pattern = ctx.pattern
-        bounds = pattern.segments.boundaries
-        found = ctx.compiled.backward(grads[0], *ctx.saved_tensors, bounds, scale=pattern.scale, window=pattern.window)
-        return (*found, None, None)
 
 
 class SegmentAttention(torch.autograd.Function):
@@ -142,7 +124,8 @@ class SegmentAttention(torch.autograd.Function):
             q, k, v = (_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD))
             mask = pattern.mask(group, q)
             fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            out, logarithms = fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
+            with torchs_products():
+                out, logarithms = fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
             _scatter(out_THD, out, group)
             saved += [q, k, v, out, logarithms]
         ctx.save_for_backward(*saved)
@@ -161,7 +144,8 @@ class SegmentAttention(torch.autograd.Function):
             mask = pattern.mask(group, mine[0])
             fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
             grad = _rectangle_of_gradient(grad_THD, group)
-            parts = fused(grad, *mine, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
+            with torchs_products():
+                parts = fused(grad, *mine, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
             for total_THD, part in zip(grad_qkv, parts, strict=True):
                 _scatter(total_THD, part, group)
         return (*grad_qkv, None)

@@ -17,6 +17,7 @@ from torch import Tensor
 from campana.native.autograd import rotary_of, turning_files
 from campana.tuning import attention
 from campana.tuning.head import OutputLayer
+from campana.tuning.tied import Made, TiedRows, is_tied
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,24 +50,23 @@ def _lower_frozen(model: PreTrainedModel, compute: torch.dtype) -> None:
 
     Other frozen weights are copied: one that lies in the mapped file of the model would keep all of it in memory.
     """
-    parts, output = list(model.get_decoder().modules()), model.get_output_embeddings()
-    matrices = [module for module in parts if type(module) is torch.nn.Linear]
-    embeddings = [module for module in parts if isinstance(module, torch.nn.Embedding)]
+    decoder, output = model.get_decoder(), model.get_output_embeddings()
+    matrices = [module for module in decoder.modules() if type(module) is torch.nn.Linear]
     if type(output) is torch.nn.Linear:  # else it has an adapter, which would meet two types
-        matrices += [output, *(embeddings if len(embeddings) == 1 else ())]  # several look tokens or positions up in their own ways
+        matrices += [output, *(_embeddings(decoder) if _looks_up_once(decoder) else ())]
     narrow = {module.weight for module in matrices}
     for weight in model.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.to(compute if weight in narrow else weight.dtype, copy=True)
 
 
-def _inputs(decoder: Any, ids_T: Tensor) -> dict[str, Tensor]:
-    """The decoder's keyword argument for the ids. An embedding that is stored narrower is looked up here, in fp32: no sum is narrowed."""
-    embedding = decoder.get_input_embeddings()
-    if not isinstance(embedding, torch.nn.Embedding) or embedding.weight.dtype == torch.float32:
-        return {"input_ids": ids_T[None]}
-    rows = {"weight": embedding.weight[ids_T].float()}  # the layer itself is called, for some scale what they look up
-    return {"inputs_embeds": torch.func.functional_call(embedding, rows, (torch.arange(len(ids_T), device=ids_T.device),))[None]}
+def _embeddings(decoder: torch.nn.Module) -> list[Any]:
+    return [module for module in decoder.modules() if isinstance(module, torch.nn.Embedding)]
+
+
+def _looks_up_once(decoder: torch.nn.Module) -> bool:
+    """Whether tokens are looked up in one embedding: several look tokens or positions up in their own ways, and need the ids."""
+    return len(_embeddings(decoder)) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,8 @@ class Network:
     """What computes bf16 numbers on a CPU between the matrix products; None: torch."""
     turning: tuple[str, ...]
     """The files of transformers whose rotary positions are `compiled`'s."""
+    padding: int | None
+    """The token whose row of a tied embedding does not learn from being looked up."""
 
     @classmethod
     def of(cls, model: Any, precision: str, compiled: Compiled | None = None) -> Network:
@@ -99,8 +101,12 @@ class Network:
             base.set_attn_implementation(attention.NAME)
         elementwise = None if compiled is None else compiled.elementwise
         turning = () if elementwise is None else turning_files(base, elementwise)
-        head = OutputLayer.of(base, compute, elementwise)
-        return cls(base, base.get_decoder(), head, compute, whole, compiled, turning)
+        embedding: Any = base.get_input_embeddings()
+        padding, made = None, None
+        if is_tied(embedding, base.get_output_embeddings()) and _looks_up_once(base.get_decoder()):
+            padding, embedding.padding_idx, made = embedding.padding_idx, None, Made()
+        head = OutputLayer.of(base, compute, elementwise, made)
+        return cls(base, base.get_decoder(), head, compute, whole, compiled, turning, padding)
 
     @property
     def device(self) -> torch.device:
@@ -113,13 +119,29 @@ class Network:
             {"segments": pack.segments, "compiled": self.compiled and self.compiled.attention} if self.whole_packs else {}
         )
         with self._arithmetic():
-            given = _inputs(self.decoder, pack.ids)
+            given = self._inputs(pack.ids)
             outputs = self.decoder(**given, position_ids=pack.positions[None], use_cache=False, **extra)
         return outputs.last_hidden_state[0].index_select(0, pack.predicting)
 
     def loss(self, pack: Pack, weight: float) -> Tensor:
         """`weight` times the summed cross-entropy of the pack's supervised tokens."""
         return self.head.loss(self.hidden(pack), pack.targets, weight)
+
+    def _inputs(self, ids_T: Tensor) -> dict[str, Tensor]:
+        """The decoder's keyword argument for the ids.
+
+        Rows of an embedding that is stored narrower are looked up here, in fp32, so that no sum is narrowed; and those of one that is the
+        output layer too, whose gradients are made together.
+        """
+        embedding: Any = self.model.get_input_embeddings()
+        if self.head.made is not None:
+            rows: Any = TiedRows.apply(embedding.weight, ids_T, self.padding, self.head.made)
+        elif isinstance(embedding, torch.nn.Embedding) and embedding.weight.dtype != torch.float32:
+            rows = embedding.weight[ids_T].float()
+        else:
+            return {"input_ids": ids_T[None]}
+        places = torch.arange(len(ids_T), device=ids_T.device)  # the layer itself is called, for some scale what they look up
+        return {"inputs_embeds": torch.func.functional_call(embedding, {"weight": rows}, (places,))[None]}
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Generator[None]:

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from campana.native.elementwise import Elementwise
+    from campana.tuning.tied import Made
 
 CHUNK_ELEMENTS = 1 << 23
 """Logits of a block that become their gradient at once: 32 MB in fp32."""
-SLICE_ELEMENTS = 1 << 23
-"""Numbers of the weight's gradient that are added to it at once, where they come in a narrower type."""
+SLICE_ELEMENTS = 1 << 21
+"""Numbers of the weight's gradient that are made at once, where they come in a narrower type: few enough to stay in a cache."""
 DIVIDED = ("logits_scaling",)
 MULTIPLIED = ("logit_scale", "lm_head_multiplier")
 """Names of config fields by which models divide (Granite) or multiply (Cohere, Falcon H1) their logits."""
@@ -46,9 +47,17 @@ class OutputLayer:
     """Arithmetic of the matrix products; the loss is fp32 (float64 for float64 weights) in any case."""
     elementwise: Elementwise | None = None
     """What makes bf16 logits their gradient on a CPU; None: torch."""
+    made: Made | None = None
+    """Where the matrix's gradient is told of in the backward pass, for the embedding that shares the matrix; None: nowhere."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel, precision: torch.dtype = torch.float32, elementwise: Elementwise | None = None) -> OutputLayer:
+    def of(
+        cls,
+        model: PreTrainedModel,
+        precision: torch.dtype = torch.float32,
+        elementwise: Elementwise | None = None,
+        made: Made | None = None,
+    ) -> OutputLayer:
         """The output layer of a causal language model. `proof.prove` shows that it computes what the model computes."""
         layer = model.get_output_embeddings()
         if layer is None:
@@ -61,7 +70,7 @@ class OutputLayer:
             scale *= getattr(config, name, None) or 1.0
         if type(model).__name__.startswith("HyperCLOVAX"):  # it multiplies by the field that Granite divides by
             scale = float(getattr(config, "logits_scaling", None) or 1.0)
-        return cls(layer, scale, getattr(config, "final_logit_softcapping", None), precision, elementwise)
+        return cls(layer, scale, getattr(config, "final_logit_softcapping", None), precision, elementwise, made)
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """(N, V), for a few positions: what the loss is computed from."""
@@ -142,7 +151,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         matrix_VD = weight_VD.to(compute)
         total = weight_VD.new_zeros((), dtype=torch.float64)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight_VD) if needs_weight else None
+        grad_weight = torch.empty_like(weight_VD) if needs_weight else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
         factor = weight * head.scale
         for rows in head.blocks(targets_N.numel(), compute, learns=needs_weight):
@@ -154,24 +163,32 @@ class LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[rows] = (grad_BV @ matrix_VD).mul_(factor)
             if grad_weight is not None:
-                _add_product_(grad_weight, grad_BV.t(), hidden_BD, factor)
+                _put_product_(grad_weight, grad_BV.t(), hidden_BD, factor, add=rows.start > 0)
             del grad_BV  # before the next block's are made
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
+        ctx.made = head.made
         return (total * weight).to(torch.float64 if weight_VD.dtype == torch.float64 else torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """What the forward pass made, times the incoming gradient where that is not one."""
-        return (*_handed_out(ctx, grads[0]), None, None, None)
+        hidden, weight, bias = _handed_out(ctx, grads[0])
+        if ctx.made is not None:
+            ctx.made.grad = weight
+        return hidden, weight, bias, None, None, None
 
 
-def _add_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: float) -> None:
-    """total += factor * (left @ right), in place."""
+def _put_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: float, *, add: bool) -> None:
+    """total = factor * (left @ right), in place; `add`: added to what is there, which else is not read."""
     if total_VD.dtype == left_VB.dtype:
-        total_VD.addmm_(left_VB, right_BD, alpha=factor)
+        total_VD.addmm_(left_VB, right_BD, alpha=factor, beta=1.0 if add else 0.0)
         return
     for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
-        total_VD[rows].add_(left_VB[rows] @ right_BD, alpha=factor)
+        product = left_VB[rows] @ right_BD
+        if add:
+            total_VD[rows].add_(product, alpha=factor)
+        else:
+            total_VD[rows].copy_(product).mul_(factor)
 
 
 class LayerCrossEntropy(torch.autograd.Function):

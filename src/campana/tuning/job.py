@@ -77,6 +77,7 @@ def tune(job: TuneJob, progress: Progress) -> Mapping[str, Any]:
 
     Raises StageFailed where the loss stops being a number and weights were wanted; a trial (`export=False`) records it instead.
     """
+    from campana.models.products import quick_products
     from campana.tuning.energy import Energy, counters_here
     from campana.tuning.loop import Diverged
     from campana.tuning.ranks import joined
@@ -89,7 +90,8 @@ def tune(job: TuneJob, progress: Progress) -> Mapping[str, Any]:
         run.resume()
         diverged: Diverged | None = None
         try:
-            run.go()
+            with quick_products():
+                run.go()
         except Diverged as error:
             if job.export:
                 raise StageFailed(error.message, where="tune", hint=_advice(job)) from error

@@ -75,6 +75,8 @@ class ReadTrainJob:
     """What threshold and P(no answer) are fitted by, on the held-out questions, once training is done; None: not at all."""
     num_evaluations: int
     checkpoint_seconds: float
+    cache_dir: Path | None = None
+    """Where compiled code is kept; None: the cache folder in the person's home."""
     problems: Problems = field(default_factory=Problems)
     """What was wrong in the files, to be told with what the windows add to it."""
 
@@ -104,6 +106,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     """Everything that a run needs, before its first step; the reader that its model will be, not fitted yet; and the tokenizer."""
     import torch
 
+    from campana.native.compiled import Compiled
     from campana.reading.evaluate import refuse_seen
     from campana.reading.reader import Reader, load_span_model
     from campana.reading.training.loop import Run
@@ -126,7 +129,8 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     units = table.units(job.questions)
     balance = table.target_first[units] == NULL if job.questions == "balanced" else None
     plan = plan_steps(units, table.lengths, job.batch_tokens, job.steps, job.seed, balance)
-    network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed)
+    compiled = Compiled.find(job.cache_dir) if job.precision == "bf16" else None
+    network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, compiled=compiled)
     extra = job.objective.modules(network.width, job.seed)
     whole = torch.nn.ModuleDict({"model": model, **({"extra": extra.to(model.device)} if extra is not None else {})})
     run = Run(

@@ -1,10 +1,10 @@
 """From a step's windows to logits and span vectors: the one place of training that touches the transformers model.
 
-    network = Network.of(model, table, precision="bf16", dropout=0.1, seed=0)
+    network = Network.of(model, table, precision="bf16", dropout=0.1, seed=0, compiled=None)
     outputs = network.read(rows, step=3, vectors=False)
 
-Rows of one length are read together and never padded to a fixed length; bf16 is autocast over float32 weights. Attention is
-transformers' `eager`: with rows this short its backward pass is faster than PyTorch's fused one on a CPU (benchmarks/NOTES.md, Reading).
+Rows of one length are read together and never padded to a fixed length; bf16 is autocast over float32 weights. Attention is compiled
+(bf16 on a CPU), else transformers' `eager`: with rows this short its backward pass is faster than PyTorch's fused one on a CPU.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from campana.reading.attention import use_compiled
 from campana.reading.reader import head_logits, hidden_states, model_inputs
 from campana.reading.training.dropout import Noise, replace_dropout
 from campana.reading.training.objective import NEVER, Outputs, StepRows
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from campana.native.compiled import Compiled
 
 Precision = Literal["fp32", "bf16"]
 PASS_TOKENS = 4096
@@ -44,11 +47,22 @@ class Network:
     noise: Noise
 
     @classmethod
-    def of(cls, model: PreTrainedModel, table: TrainingTable, *, precision: Precision, dropout: float, seed: int) -> Network:
-        """Prepare the model, in place."""
+    def of(
+        cls,
+        model: PreTrainedModel,
+        table: TrainingTable,
+        *,
+        precision: Precision,
+        dropout: float,
+        seed: int,
+        compiled: Compiled | None = None,
+    ) -> Network:
+        """Prepare the model, in place. `compiled`: what may compute its attention in bf16."""
         noise = Noise(seed)
         replace_dropout(model, dropout, noise)
         model.set_attn_implementation("eager")
+        if precision == "bf16":
+            use_compiled(model, compiled)
         return cls(model, table, precision, noise)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from campana.generation import products
+from campana.models import products
 
 ZEN4 = "vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\nvendor_id\t: AuthenticAMD\n"
 backend: Any = torch.backends.mkldnn

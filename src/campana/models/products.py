@@ -7,8 +7,12 @@ torch gives float32 products to MKL, which on AMD cores with AVX-512 reaches 0.4
 (benchmarks/NOTES.md, Products). torch asks oneDNN only where it may round to bf16 on the way, so that is what is asked for. Cores without
 matrix tiles (AMX) have nothing that would round: the products stay float32, which is not believed but tried before it is used.
 
-For products of layers, not for all that a process does: torch's fused attention becomes three times as slow, since its many small products
-go the same way, and of small products the library would depend on the size of the batch.
+Not for attention: torch's fused kernel becomes three times as slow, since its many small products go the same way (and which library
+makes them would depend on the size of the batch). So who asks for a whole pass takes attention out again:
+
+    with quick_products():
+        loss.backward()                    # and within attention's own gradient:
+            with torchs_products(): ...
 """
 
 from __future__ import annotations
@@ -29,11 +33,17 @@ TRIED_SHAPES = ((8, 576, 1536), (200, 1536, 576), (512, 512, 512), (37, 64, 129)
 @contextmanager
 def asked_of_onednn() -> Generator[None]:
     """Within it torch asks oneDNN for float32 products, however it would round them. The setting is the process's."""
+    with _asked("bf16"):
+        yield
+
+
+@contextmanager
+def _asked(precision: str) -> Generator[None]:
     import torch
 
     chooser: Any = torch.backends.mkldnn
     before = chooser.matmul.fp32_precision
-    chooser.matmul.fp32_precision = "bf16"
+    chooser.matmul.fp32_precision = precision
     try:
         yield
     finally:
@@ -47,6 +57,13 @@ def quick_products() -> Generator[None]:
         yield
         return
     with asked_of_onednn():
+        yield
+
+
+@contextmanager
+def torchs_products() -> Generator[None]:
+    """Within it torch chooses by itself, as if nothing had been asked for. The setting is the process's."""
+    with _asked("none"):
         yield
 
 
