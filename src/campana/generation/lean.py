@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, PromptPass, StepPass, attend
-from campana.models.products import quick_products
 from campana.generation.quick import replacements
+from campana.models.products import quick_products
 from campana.native.autograd import rotary_of, turning_files
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ class CompiledAttention(torch.autograd.Function):
         attention: Attention,
     ) -> Tensor:
         """(T, H, D); the arguments are those of `Attention.forward`."""
-        pattern = {"scale": scale, "window": window, "causal": causal}
+        pattern: dict[str, Any] = {"scale": scale, "window": window, "causal": causal}
         out_THD, lse_HT = attention.forward(q_THD, k_TKD, v_TKD, bounds, **pattern)
         ctx.pattern, ctx.attention = pattern, attention
         ctx.save_for_backward(q_THD, k_TKD, v_TKD, out_THD, lse_HT, bounds)

@@ -58,7 +58,9 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
         if not compiled.attention.takes(rows[0], rows[2]):
             raise ModelError(f"{type(module).__name__} has heads of {query.shape[-1]}, which are not compiled for")
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-        out = cast("Tensor", CompiledAttention.apply(*rows, bounds, scale, None, False, compiled.attention))  # noqa: FBT003  # autograd's apply takes no names
+        out = cast(
+            "Tensor", CompiledAttention.apply(*rows, bounds, scale, None, False, compiled.attention)
+        )  # autograd's apply takes no names
         return out.view(query.shape[0], query.shape[2], *out.shape[1:]), None
 
     AttentionInterface.register(NAME, attend)

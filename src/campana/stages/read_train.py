@@ -17,6 +17,7 @@ class ReadTrain(TrainingFields, StageSpec):
     """Train an encoder to answer from passages, or to abstain. Writes `model/` (a reader), `metrics.jsonl`, `tune.json`."""
 
     kind: Literal["read_train"] = "read_train"
+    version: ClassVar[int] = 2
     imports: ClassVar[tuple[str, ...]] = TUNING
     questions: Literal["answerable", "balanced", "all"] = "all"
     """What is learnt from: only questions with an answer, to learn spans first; as many with as without one; or all."""

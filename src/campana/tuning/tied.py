@@ -53,7 +53,7 @@ class TiedRows(torch.autograd.Function):
         return None, None, None, None
 
 
-def is_tied(embedding: nn.Module, output: nn.Module) -> bool:
+def is_tied(embedding: nn.Module, output: nn.Module | None) -> bool:
     """Whether both are one matrix that learns, and the embedding does nothing to it but look rows up (and scale them)."""
     if not isinstance(embedding, nn.Embedding) or type(output) is not nn.Linear or embedding.weight is not output.weight:
         return False
