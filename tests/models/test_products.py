@@ -53,6 +53,20 @@ def test_whatever_is_asked_for_products_are_float32_and_the_setting_is_given_bac
     assert backend.matmul.fp32_precision == "none"
 
 
+def test_the_setting_stays_until_the_last_thread_has_left_and_may_be_left_out_between() -> None:
+    if not products.is_quick():
+        pytest.skip("oneDNN's products round on this machine")
+    first, second = products.quick_products(), products.quick_products()
+    with first:
+        second.__enter__()  # as another thread that leaves later
+        with products.torchs_products():
+            assert backend.matmul.fp32_precision == "none"
+        assert backend.matmul.fp32_precision == "bf16"
+    assert backend.matmul.fp32_precision == "bf16"
+    second.__exit__(None, None, None)
+    assert backend.matmul.fp32_precision == "none"
+
+
 def test_products_that_round_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on cores with matrix tiles, where the same setting rounds the factors to bf16."""
     exact = torch.mm

@@ -7,8 +7,8 @@ torch gives float32 products to MKL, which on AMD cores with AVX-512 reaches 0.4
 (benchmarks/NOTES.md, Products). torch asks oneDNN only where it may round to bf16 on the way, so that is what is asked for. Cores without
 matrix tiles (AMX) have nothing that would round: the products stay float32, which is not believed but tried before it is used.
 
-Not for attention: torch's fused kernel becomes three times as slow, since its many small products go the same way (and which library
-makes them would depend on the size of the batch). So who asks for a whole pass takes attention out again:
+Not for torch's fused attention over short rows: it becomes up to five times as slow, since its many small products go the same way (and
+which library makes them would depend on the size of the batch). So who asks for a whole pass takes it out again:
 
     with quick_products():
         loss.backward()                    # and within attention's own gradient:
@@ -18,9 +18,10 @@ makes them would depend on the size of the batch). So who asks for a whole pass 
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -50,14 +51,33 @@ def _asked(precision: str) -> Generator[None]:
         chooser.matmul.fp32_precision = before
 
 
-@contextmanager
-def quick_products() -> Generator[None]:
-    """Within it oneDNN makes float32 products, where `is_quick()`. The setting is the process's: not for code of several threads."""
-    if not is_quick():
-        yield
-        return
-    with asked_of_onednn():
-        yield
+class _Shared:
+    """A setting of the process that several threads may be within at once: the first sets it, the last gives it back."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._setting = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._setting.enter_context(asked_of_onednn())
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._setting.close()
+
+
+_ASKED = _Shared()
+
+
+def quick_products() -> AbstractContextManager[None]:
+    """Within it oneDNN makes float32 products, where `is_quick()`. The setting is the process's, until the last thread has left."""
+    return _ASKED if is_quick() else nullcontext()
 
 
 @contextmanager

@@ -194,8 +194,11 @@ def spans_of(batch: Batch, forward: Forward, group: Group, settings: Settings) -
 def model_forward(model: PreTrainedModel) -> Forward:
     """The model as a function of a batch, on the device where it is; logits come back to the CPU."""
 
+    from campana.models.products import quick_products
+
     def forward(batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = span_logits(model, **model_inputs(model, batch))
+        with quick_products():
+            logits = span_logits(model, **model_inputs(model, batch))
         return logits[0].cpu(), logits[1].cpu()
 
     return forward

@@ -15,6 +15,7 @@ Shapes: T tokens of the pack, H query heads, K key/value heads, D head size, B s
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from campana.tuning.segments import Group, Segments
 
 NAME = "campana_segments"
+LONG = 256
+"""Tokens from which torch's kernel is no slower with the products that its caller asked for (benchmarks/NOTES.md, Products)."""
 KNOWN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Layer types whose pattern `attend` computes; others (chunked, linear, recurrent) mix samples of a pack or need their own mask."""
 REFUSED = ("s_aux", "position_bias", "head_mask", "cache", "indexer_topk", "block_mask")
@@ -124,7 +127,7 @@ class SegmentAttention(torch.autograd.Function):
             q, k, v = (_rectangle(x, group) for x in (q_THD, k_TKD, v_TKD))
             mask = pattern.mask(group, q)
             fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            with torchs_products():
+            with _products_of(group):
                 out, logarithms = fused(q, k, v, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
             _scatter(out_THD, out, group)
             saved += [q, k, v, out, logarithms]
@@ -144,11 +147,15 @@ class SegmentAttention(torch.autograd.Function):
             mask = pattern.mask(group, mine[0])
             fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
             grad = _rectangle_of_gradient(grad_THD, group)
-            with torchs_products():
+            with _products_of(group):
                 parts = fused(grad, *mine, 0.0, mask is None, attn_mask=mask, scale=pattern.scale)
             for total_THD, part in zip(grad_qkv, parts, strict=True):
                 _scatter(total_THD, part, group)
         return (*grad_qkv, None)
+
+
+def _products_of(group: Group) -> AbstractContextManager[None]:
+    return torchs_products() if group.longest < LONG else nullcontext()
 
 
 def _is_sliding(module: torch.nn.Module) -> bool:

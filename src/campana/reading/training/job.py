@@ -83,6 +83,7 @@ class ReadTrainJob:
 
 def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
     """Run the job, or go on from its newest checkpoint. Returns the meter. StageFailed where the loss stops being a number."""
+    from campana.models.products import quick_products
     from campana.tuning.loop import Diverged
 
     refuse_shared(job.examples, job.held_out, "both trained on and held out")
@@ -92,7 +93,8 @@ def train_reader(job: ReadTrainJob, progress: Progress) -> Mapping[str, Any]:
     run, reader, tokenizer = _set_up(job, clock, progress)
     run.resume()
     try:
-        run.go()
+        with quick_products():
+            run.go()
     except Diverged as error:
         hint = f"lower the learning rate (it is {job.learning_rate:g}; try {job.learning_rate / 3:.2g}), or warm up longer"
         raise StageFailed(error.message, where="read_train", hint=hint) from error
