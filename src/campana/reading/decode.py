@@ -50,23 +50,19 @@ def decode(
         raise ModelError("the reader's logits are not finite (NaN or infinity)", hint="the weights are damaged, or training diverged")
     num_windows, band = len(start_BL), min(max_answer_tokens, start_BL.shape[1])
     padded = np.concatenate([ends, np.full((num_windows, band - 1), LOWEST)], axis=1)
-    _, order = _best(starts + _highest(padded, band), num_best)
-    order.sort(axis=1)  # so that of two spans with one score the earlier start is the earlier place
+    order, least_B1 = _places_of_best(starts + _highest(padded, band), num_best)
     row = np.arange(num_windows)[:, None]
     scores_BNK = np.lib.stride_tricks.sliding_window_view(padded, band, axis=1)[row, order]
     scores_BNK += starts[row, order][:, :, None]
-    score, place = _best(scores_BNK.reshape(num_windows, -1), num_best)
+    score, place = _best_of_those_above(scores_BNK.reshape(num_windows, -1), least_B1, num_best)
     first = np.take_along_axis(order, place // band, axis=1)
     absent = np.isneginf(score)
     last = np.where(absent, -1, first + place % band)
     first = np.where(absent, -1, first)
-    missing = ((0, 0), (0, num_best - score.shape[1]))
-    return Decoded(
-        np.pad(score, missing, constant_values=LOWEST),
-        np.pad(first, missing, constant_values=-1),
-        np.pad(last, missing, constant_values=-1),
-        null_B,
-    )
+    if missing := num_best - score.shape[1]:
+        score = np.pad(score, ((0, 0), (0, missing)), constant_values=LOWEST)
+        first, last = (np.pad(places, ((0, 0), (0, missing)), constant_values=-1) for places in (first, last))
+    return Decoded(score, first, last, null_B)
 
 
 def _highest(padded: Floats, width: int) -> Floats:
@@ -80,19 +76,20 @@ def _highest(padded: Floats, width: int) -> Floats:
     return highest[:, :length]
 
 
-def _best(scores: Floats, number: int) -> tuple[Floats, Whole]:
-    """(B, M) -> values and places, (B, min(number, M)) each: the highest first, of equal ones the earlier place first."""
+def _places_of_best(scores: Floats, number: int) -> tuple[Whole, Floats]:
+    """(B, M) -> the places of the `number` best of each row in ascending order, of equal ones the earlier; and the least of them, (B, 1).
+
+    Where there are no more than `number`: all, and -inf, for there may be as many spans below them as above.
+    """
     most = scores.shape[1]
     if number >= most:
-        return _ordered(scores)
+        return np.broadcast_to(np.arange(most), scores.shape), np.full((len(scores), 1), LOWEST)
     least_B1 = np.partition(scores, most - number, axis=1)[:, most - number, None]
     chosen = scores >= least_B1
     is_tied = np.count_nonzero(chosen, axis=1) != number
     if is_tied.any():
         chosen[is_tied] = _earliest(scores[is_tied], least_B1[is_tied], number)
-    places = np.flatnonzero(chosen).reshape(-1, number) % most
-    values, order = _ordered(np.take_along_axis(scores, places, axis=1))
-    return values, np.take_along_axis(places, order, axis=1)
+    return np.flatnonzero(chosen).reshape(-1, number) % most, least_B1
 
 
 def _earliest(scores: Floats, least_B1: Floats, number: int) -> Bools:
@@ -102,13 +99,21 @@ def _earliest(scores: Floats, least_B1: Floats, number: int) -> Bools:
     return above | (level & (np.cumsum(level, axis=1) <= room_B1))
 
 
-def _ordered(scores: Floats) -> tuple[Floats, Whole]:
-    """(B, M) -> values and places, the highest first, of equal ones the earlier place first."""
-    most = scores.shape[1]
-    bits = (scores + np.float32(0)).view(np.int32)  # + 0: one zero, not two
+def _best_of_those_above(scores: Floats, least_B1: Floats, number: int) -> tuple[Floats, Whole]:
+    """(B, M) -> values and places, (B, min(number, M)) each: the highest first, of equal ones the earlier place first.
+
+    `least_B1`: what at least `number` of each row reach, or all where there are no more; few reach it that are not wanted.
+    """
+    num_rows, most = scores.shape
+    chosen = scores >= least_B1
+    counts = np.count_nonzero(chosen, axis=1)
+    found = np.flatnonzero(chosen)
+    rows, places = np.divmod(found, most)
+    columns = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+    keys = np.full((num_rows, max(int(counts.max(initial=0)), min(number, most))), np.iinfo(np.int64).min)
+    bits = (scores.reshape(-1)[found] + np.float32(0)).view(np.int32)  # + 0: one zero, not two
     bits ^= (bits >> 31) & 0x7FFFFFFF  # whole numbers that sort as the floats do
-    keys = bits.astype(np.int64)
-    keys <<= 32
-    keys |= np.arange(most - 1, -1, -1)
-    places = most - 1 - (np.sort(keys, axis=1)[:, ::-1] & _PLACES)
-    return np.take_along_axis(scores, places, axis=1), places
+    keys[rows, columns] = (bits.astype(np.int64) << 32) | (most - 1 - places)
+    keys.sort(axis=1)
+    best = most - 1 - (keys[:, : -min(number, most) - 1 : -1] & _PLACES)
+    return np.take_along_axis(scores, best, axis=1), best
