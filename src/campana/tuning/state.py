@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def tensors_of(learning: Mapping[str, Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """`weight/<name>` and, after the first step, what the optimiser keeps (AdamW: `step|exp_avg|exp_avg_sq/<name>`). Shares memory."""
+    """`weight/<name>` and what the optimiser keeps by now (AdamW: `step|exp_avg|exp_avg_sq/<name>`). Shares memory."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in learning.items():
         tensors[f"weight/{name}"] = parameter.detach()
