@@ -108,7 +108,7 @@ def mkl_is_slow(cpu_info: Path) -> bool:
 
 
 def largest_error() -> float:
-    """The largest error of float32 products in the forms of the engine's layers, against float64; as a share of the largest number."""
+    """The largest error of float32 products in the forms of layers and their gradients, against float64 and as a share of the largest."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -116,9 +116,17 @@ def largest_error() -> float:
     for rows, inner, columns in TRIED_SHAPES:
         x_RI = torch.randn(rows, inner, generator=generator)
         weight_CI = torch.randn(columns, inner, generator=generator)
+        grad_RC = torch.randn(rows, columns, generator=generator)
         bias_C1 = torch.randn(columns, 1, generator=generator)
-        exact_CR = weight_CI.double() @ x_RI.double().T
-        scale = float(exact_CR.abs().max())
-        for found, exact in ((torch.mm(weight_CI, x_RI.t()), exact_CR), (torch.addmm(bias_C1, weight_CI, x_RI.t()), exact_CR + bias_C1)):
-            worst = max(worst, float((found - exact).abs().max()) / scale)
+        x, weight, grad, bias = (each.double() for each in (x_RI, weight_CI, grad_RC, bias_C1))
+        found_and_exact = (
+            (torch.mm(weight_CI, x_RI.t()), weight @ x.T),
+            (torch.addmm(bias_C1, weight_CI, x_RI.t()), weight @ x.T + bias),
+            (torch.nn.functional.linear(x_RI, weight_CI, bias_C1[:, 0]), x @ weight.T + bias.T),
+            (grad_RC @ weight_CI, grad @ weight),
+            (grad_RC.t() @ x_RI, grad.T @ x),
+            (weight_CI.clone().addmm_(grad_RC.t(), x_RI, alpha=0.5), weight + 0.5 * grad.T @ x),
+        )
+        for found, exact in found_and_exact:
+            worst = max(worst, float((found - exact).abs().max() / exact.abs().max()))
     return worst
