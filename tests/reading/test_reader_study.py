@@ -255,4 +255,4 @@ def test_keys_of_this_study_stay(folder: Path) -> None:
     assert keys == GOLDEN, keys
 
 
-GOLDEN = ["7eff8ec1813c", "c44eda594b86", "95a1e19d4c62", "e1cd4ec27e72"]
+GOLDEN = ["7bdebcc58354", "d3f49d70f2d9", "8184130a08a1", "1d090f733579"]
