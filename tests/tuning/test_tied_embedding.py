@@ -79,5 +79,9 @@ def test_only_what_is_tied_and_looks_tokens_up_once_is_taken() -> None:
 
     config = GPT2Config(vocab_size=50, n_positions=32, n_embd=32, n_layer=1, n_head=2)  # looks positions up as well
     assert Network.of(GPT2LMHeadModel(config).eval(), "fp32").head.made is None
+    shared = model_of("llama")
+    shared.other_head = torch.nn.Linear(32, 50, bias=False)  # a third part of the gradient, which autograd adds by itself
+    shared.other_head.weight = shared.lm_head.weight
+    assert Network.of(shared, "fp32").head.made is None
     frozen = model_of("llama").requires_grad_(requires_grad=False)
     assert Network.of(frozen, "fp32").head.made is None

@@ -4,7 +4,8 @@
 
 The score of a span is the sum of its first token's start logit and its last token's end logit. Exact: the N best of all spans of at most
 K tokens, in the order (score down, start up, end up). The N best spans begin at the N starts whose own best span is best, so only N x K
-of the L x K spans are ever compared. A partial sort finds the lowest score that is kept; only what is kept is then put in order.
+of the L x K spans are ever compared. The least of these starts' own best scores is reached by at least N spans, and by few that are not
+kept: only spans that reach it are put in order.
 
 B: windows; L: tokens; N: spans kept; K: longest answer.
 """

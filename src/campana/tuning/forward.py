@@ -103,7 +103,7 @@ class Network:
         turning = () if elementwise is None else turning_files(base, elementwise)
         embedding: Any = base.get_input_embeddings()
         padding, made = None, None
-        if is_tied(embedding, base.get_output_embeddings()) and _looks_up_once(base.get_decoder()):
+        if is_tied(base) and _looks_up_once(base.get_decoder()):
             padding, embedding.padding_idx, made = embedding.padding_idx, None, Made()
         head = OutputLayer.of(base, compute, elementwise, made)
         return cls(base, base.get_decoder(), head, compute, whole, compiled, turning, padding)

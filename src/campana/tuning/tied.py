@@ -12,10 +12,13 @@ Shapes: V vocabulary, D hidden size, T tokens of the pack.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(eq=False)
@@ -53,9 +56,11 @@ class TiedRows(torch.autograd.Function):
         return None, None, None, None
 
 
-def is_tied(embedding: nn.Module, output: nn.Module | None) -> bool:
-    """Whether both are one matrix that learns, and the embedding does nothing to it but look rows up (and scale them)."""
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether embedding and output layer, and no third module, are one matrix that learns; the embedding must but look up (and scale)."""
+    embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
     if not isinstance(embedding, nn.Embedding) or type(output) is not nn.Linear or embedding.weight is not output.weight:
         return False
+    num_holders = sum(any(own is output.weight for own in module.parameters(recurse=False)) for module in model.modules())
     plain = embedding.max_norm is None and not embedding.sparse and not embedding.scale_grad_by_freq
-    return plain and embedding.weight.requires_grad
+    return plain and num_holders == 2 and output.weight.requires_grad
