@@ -27,7 +27,7 @@ from typing import Any
 from campana.core.machine import this_machine
 from campana.forecast.profile import AnswerProfile, TuneProfile
 
-SCHEMA = "campana.calibration/2"
+SCHEMA = "campana.calibration/3"
 TIMED = ("campana.tuning", "campana.generation", "campana.native")
 """Packages whose code a profile is of."""
 BUSY = 0.15

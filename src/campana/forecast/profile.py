@@ -55,12 +55,11 @@ class TuneProfile(_Coefficients):
     other_seconds: float
     """Of a stage beside loading, training, validating and exporting."""
     first_seconds: float
-    """What the first step takes more than the others."""
+    """What the first validation and the first step take more than others: memory that is touched for the first time."""
     pack_seconds: float
     flop_seconds: float
     step_seconds: float
     """Clipping and optimiser of one step, a parameter that learns."""
-    validate_flop_seconds: float
     export_seconds: float
     memory_offset_bytes: float
     """Peak of the process beside what the cost model counts."""
@@ -74,9 +73,10 @@ class TuneProfile(_Coefficients):
         flops = pack_flops(passes.whole, shape, method) * passes.scale
         train = len(passes.packs) * passes.scale * self.pack_seconds + flops * self.flop_seconds
         train += passes.num_steps * self.step_seconds * num_trainable(shape, method) + self.first_seconds
-        validated = forward_pack_flops(passes.evaluation, shape) * passes.num_evaluations
+        flops = forward_pack_flops(passes.evaluation, shape)
+        validate = passes.num_evaluations * validation_seconds(len(passes.validation), flops, self.pack_seconds, self.flop_seconds)
         ends = self.export_seconds if export else 0.0
-        return self.load_seconds + train + validated * self.validate_flop_seconds + ends + self.other_seconds
+        return self.load_seconds + train + validate + ends + self.other_seconds
 
     def memory_bytes(self, max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
         """Peak of the process with packs of so many tokens."""
@@ -136,6 +136,11 @@ def padded_rows(rows: int, quantum: int) -> int:
 def pack_flops(pack: PackWork, shape: Shape, method: MethodLike) -> int:
     """Forward and backward of one pack."""
     return training_flops(shape, pack.tokens, pack.supervised, pack.squares, method)
+
+
+def validation_seconds(num_packs: int, flops: int, pack_seconds: float, flop_seconds: float) -> float:
+    """Of one evaluation's forward passes, by what packs and operations take in training: a third of a pack's calls are forward."""
+    return num_packs * pack_seconds / 3 + flops * flop_seconds
 
 
 def forward_pack_flops(pack: PackWork, shape: Shape) -> int:

@@ -19,7 +19,7 @@ from campana.errors import StageFailed
 from campana.forecast.children import Others, in_child, line
 from campana.forecast.known import packs_are_several
 from campana.forecast.packs import RowLengths, step_packs
-from campana.forecast.profile import TuneProfile, counted_tuning_bytes, forward_pack_flops, pack_flops
+from campana.forecast.profile import TuneProfile, counted_tuning_bytes, forward_pack_flops, pack_flops, validation_seconds
 from campana.models.cost import num_trainable
 from campana.models.shape import Shape
 
@@ -81,16 +81,16 @@ def tune_profile(
     work = [pack_flops(each, shape, spec.method) for each in packs]
     pack_seconds, flop_seconds, first_seconds = fitted(spans.tolist(), work, num_first)
     largest = max(each.tokens for each in packs)
-    validated = 2 * sum(forward_pack_flops(each, shape) for each in step_packs(held_out, range(len(held_out)), micro, alone=alone))
+    validation = step_packs(held_out, range(len(held_out)), micro, alone=alone)
+    validated = validation_seconds(len(validation), sum(forward_pack_flops(each, shape) for each in validation), pack_seconds, flop_seconds)
     seconds = {phase: spent * (1 - busy) for phase, spent in found["seconds"].items()}
     return TuneProfile(
         load_seconds=seconds["load"],
         other_seconds=max(0.0, found["wall"] - sum(found["seconds"].values())) * (1 - busy),
-        first_seconds=first_seconds,
+        first_seconds=max(0.0, first_seconds - validated),
         pack_seconds=pack_seconds,
         flop_seconds=flop_seconds,
         step_seconds=step_seconds,
-        validate_flop_seconds=seconds.get("validate", 0.0) / validated if validated else flop_seconds,
         export_seconds=seconds.get("export", 0.0),
         memory_offset_bytes=found["peak_memory_bytes"] - counted_tuning_bytes(largest, shape, spec.method, spec.precision),
         alone=alone,
@@ -136,7 +136,7 @@ def _few_rows(data_dir: Path, out_dir: Path, micro: int, train_tokens: int) -> t
 def run_tune(
     spec: Any, model_dir: Path, data_dir: Path, out_dir: Path, cache_dir: Path, batch: int, micro: int, epochs: float
 ) -> dict[str, Any]:
-    """A short run of the trainer: when each pack was done, phases, peak."""
+    """A short run of the trainer: when its first validation began and each pack was done, phases, peak."""
     from campana.tuning.job import TuneJob, tune
 
     told: list[float] = []
@@ -165,5 +165,5 @@ def run_tune(
     meter = tune(job, lambda *_, **__: told.append(time.perf_counter()))
     wall = time.perf_counter() - start
     seconds: Mapping[str, float] = meter["seconds"]
-    began = start + seconds["load"] + seconds.get("validate", 0.0) / 2
-    return {"told": told, "began": min(began, told[0]), "seconds": seconds, "wall": wall, "peak_memory_bytes": meter["peak_memory_bytes"]}
+    began = min(start + seconds["load"], told[0])
+    return {"told": told, "began": began, "seconds": seconds, "wall": wall, "peak_memory_bytes": meter["peak_memory_bytes"]}

@@ -148,13 +148,14 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         kernels.fuse(model, compute_type(job.precision), compiled and compiled.elementwise)
         network = shard(Network.of(model, job.precision, compiled), ranks)
         proof.check(network, rows, expected, job.precision)
-    learning = optimizer.learning_parameters(model)
+        learning = optimizer.learning_parameters(model)
+        stepper = optimizer.build(model, job.optimizer, job.learning_rate)  # its moments take memory for the first time
     run = Run(
         job=job,
         network=network,
         model=model,
         learning=learning,
-        optimizer=optimizer.build(model, job.optimizer, job.learning_rate),
+        optimizer=stepper,
         train_rows=train,
         validation_rows=validation,
         plan=plan,
