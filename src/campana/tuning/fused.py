@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from campana.tuning.again import promised
+
 
 class RmsNorm(torch.autograd.Function):
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension. Keeps x and one number a row; plain autograd keeps x twice, in fp32.
@@ -102,10 +104,11 @@ class NarrowLoraLinear(torch.autograd.Function):
     def forward(ctx: Any, x_TD: Tensor, weight: Tensor, bias: Tensor | None, a_RD: Tensor, b_FR: Tensor, scale: float) -> Tensor:
         """(..., D) of any type -> (..., F) in W's."""
         shape, compute = x_TD.shape, weight.dtype
+        ctx.again = promised(x_TD)
         x_TD = x_TD.flatten(0, -2).to(compute)
         inner_TR = (x_TD @ a_RD.to(compute).t()).mul_(scale)
         out_TF = torch.nn.functional.linear(x_TD, weight, bias).addmm_(inner_TR, b_FR.to(compute).t())
-        ctx.save_for_backward(x_TD, inner_TR, weight, a_RD, b_FR)
+        ctx.save_for_backward(None if ctx.again else x_TD, inner_TR, weight, a_RD, b_FR)
         ctx.scale, ctx.shape = scale, shape
         return out_TF.view(*shape[:-1], -1)
 
@@ -114,6 +117,7 @@ class NarrowLoraLinear(torch.autograd.Function):
         """Gradients of x (where it is needed) in W's type, of A and B in theirs."""
         x_TD, inner_TR, weight, a_RD, b_FR = ctx.saved_tensors
         compute = weight.dtype
+        x_TD = ctx.again.get().flatten(0, -2).to(compute) if ctx.again else x_TD
         grad_TF = grads[0].flatten(0, -2).to(compute)
         grad_inner_TR = (grad_TF @ b_FR.to(compute)).mul_(ctx.scale)
         grad_a = (grad_inner_TR.t() @ x_TD).to(a_RD.dtype)
@@ -122,3 +126,30 @@ class NarrowLoraLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = (grad_TF @ weight).addmm_(grad_inner_TR, a_RD.to(compute)).view(ctx.shape)
         return grad_x, None, None, grad_a, grad_b, None
+
+
+class NarrowLinear(torch.autograd.Function):
+    """x W' + bias with products in `compute` and the masters in fp32, as autocast has it; but W's narrow copy is not kept.
+
+    It is made anew for the backward pass: a layer's copy is gone before the next one's is made, where autocast holds those of all
+    layers at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, weight: Tensor, bias: Tensor | None, compute: torch.dtype) -> Tensor:
+        """(..., D) of any type -> (..., F) in `compute`."""
+        ctx.shape, ctx.compute, ctx.again = x_TD.shape, compute, promised(x_TD)
+        x_TD = x_TD.to(compute)
+        ctx.save_for_backward(None if ctx.again else x_TD, weight)
+        return torch.nn.functional.linear(x_TD, weight.to(compute), None if bias is None else bias.to(compute))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x in `compute`, of W and the bias in their own type; each where it is needed."""
+        x_TD, weight = ctx.saved_tensors
+        x_TD = ctx.again.get() if ctx.again else x_TD
+        x_TD, grad_TF = x_TD.flatten(0, -2).to(ctx.compute), grads[0].flatten(0, -2).to(ctx.compute)
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        grad_x = (grad_TF @ weight.to(ctx.compute)).view(ctx.shape) if for_x else None
+        grad_weight = (grad_TF.t() @ x_TD).to(weight.dtype) if for_weight else None
+        return grad_x, grad_weight, grad_TF.sum(0, dtype=weight.dtype) if for_bias else None, None

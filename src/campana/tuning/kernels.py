@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from campana.models.layers import OFFSETS, Forward, agrees, gate_kind, norm_epsilon
 from campana.native.autograd import CompiledGate, CompiledNorm
-from campana.tuning.fused import LoraLinear, NarrowLoraLinear, RmsNorm, SwiGlu
+from campana.tuning.again import makes_again
+from campana.tuning.fused import LoraLinear, NarrowLinear, NarrowLoraLinear, RmsNorm, SwiGlu
 
 if TYPE_CHECKING:
     from campana.native.elementwise import Elementwise
@@ -33,6 +34,7 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
             *(("RmsNorm", _norm(module, offset, compute, elementwise)) for offset in OFFSETS),
             ("SwiGlu", _mlp(module, elementwise)),
             ("LoraLinear", _lora(module, compute)),
+            ("NarrowLinear", _linear(module, compute)),
         )
         for name, candidate in candidates:
             if candidate is not None and all(agrees(module, candidate, dtype) for dtype in _types(name, compute)):
@@ -56,8 +58,10 @@ def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Element
             return type(module).forward(module, hidden_states)
         weight = module.weight + offset if offset else module.weight
         if by_compiled:
-            return CompiledNorm.apply(hidden_states, weight, eps, elementwise)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
-        return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (as above)
+            made = CompiledNorm.apply(hidden_states, weight, eps, elementwise)
+            x, scale = hidden_states.detach(), weight.detach()
+            return makes_again(made, lambda: elementwise.norm(x, scale, eps)[0])
+        return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
 
     return forward
 
@@ -70,7 +74,8 @@ def _mlp(module: Any, elementwise: Elementwise | None) -> Forward | None:
     def forward(x: Tensor) -> Tensor:
         gate, up = module.gate_proj(x), module.up_proj(x)
         if elementwise is not None and elementwise.gates(gate):
-            return module.down_proj(CompiledGate.apply(gate, up, kind, elementwise))
+            made, factors = CompiledGate.apply(gate, up, kind, elementwise), (gate.detach(), up.detach())
+            return module.down_proj(makes_again(made, lambda: elementwise.gated(*factors, kind)))
         return module.down_proj(SwiGlu.apply(gate, up) if kind == "silu" else module.act_fn(gate) * up)
 
     return forward
@@ -92,6 +97,19 @@ def _lora(module: Any, compute: torch.dtype) -> Forward | None:
     def forward(x: Tensor) -> Tensor:
         function = LoraLinear if base.weight.dtype == torch.float32 and compute == torch.float32 else NarrowLoraLinear
         return function.apply(x, base.weight, base.bias, a.weight, b.weight, scale)  # pyright: ignore[reportReturnType] (as above)
+
+    return forward
+
+
+def _linear(module: Any, compute: torch.dtype) -> Forward | None:
+    """A matrix that learns and is multiplied in another type than it is kept in."""
+    learns = type(module) is nn.Linear and module.weight.requires_grad and module.weight.dtype == torch.float32
+    if not learns or compute == torch.float32:
+        return None
+
+    def forward(x: Tensor) -> Tensor:
+        narrow = torch.is_autocast_enabled(x.device.type)
+        return NarrowLinear.apply(x, module.weight, module.bias, compute if narrow else module.weight.dtype)  # pyright: ignore[reportReturnType] (as above)
 
     return forward
 
