@@ -63,6 +63,8 @@ class TuneProfile(_Coefficients):
     export_seconds: float
     memory_offset_bytes: float
     """Peak of the process beside what the cost model counts."""
+    several: bool = True
+    """A step is made of several packs."""
     alone: bool = False
     """Rows cannot share a pack."""
     busy: float = 0.0
@@ -80,12 +82,13 @@ class TuneProfile(_Coefficients):
 
     def memory_bytes(self, max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
         """Peak of the process with packs of so many tokens."""
-        return round(self.memory_offset_bytes + counted_tuning_bytes(max_tokens, shape, method, precision))
+        counted = counted_tuning_bytes(max_tokens, shape, method, precision, several=self.several)
+        return round(self.memory_offset_bytes + counted)
 
     def largest_pack(self, limit_bytes: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
         """The most tokens of a pack whose peak stays within a limit; 0 or less: none does."""
-        each = activation_bytes_per_token(shape, method, activation_bytes=BYTES[precision])
-        most = max(0, limit_bytes - self.memory_bytes(0, shape, method, precision)) // each  # logits come on top, up to a block
+        each = activation_bytes_per_token(shape, method, precision=precision)
+        most = max(0, limit_bytes) // each  # what else there is comes on top
         return bisect_right(range(most + 1), limit_bytes, key=lambda tokens: self.memory_bytes(tokens, shape, method, precision)) - 1
 
 
@@ -158,9 +161,9 @@ def place_bytes(shape: Shape, each: int) -> int:
     return 2 * shape.num_layers * shape.kv_size * each
 
 
-def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
+def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool) -> int:
     """Weights, gradients, optimiser state, kept activations and a block of logits."""
-    return training_memory_bytes(shape, method, max_tokens, precision=precision, frozen_bytes=BYTES[precision])
+    return training_memory_bytes(shape, method, max_tokens, precision=precision, frozen_bytes=BYTES[precision], several=several)
 
 
 def counted_answering_bytes(call: AnsweringPasses, shape: Shape, each: int) -> int:

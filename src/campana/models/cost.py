@@ -149,24 +149,31 @@ LOGIT_BLOCK_BYTES = 1 << 27
 """Of the logits that the trainer holds at once: few large products are quicker than many (benchmarks/NOTES.md, Tuning)."""
 
 
-def activation_bytes_per_token(shape: Shape, method: MethodLike, *, activation_bytes: int = 4) -> int:
-    """What the forward pass keeps of one token for the backward pass, all layers, with transformers' own modules and fused attention.
+def activation_bytes_per_token(shape: Shape, method: MethodLike, *, precision: Precision = "fp32") -> int:
+    """What the trainer keeps of one token for the backward pass, all layers.
 
-    Kept in a layer, in elements: each norm's input and normalised input (2 h a norm; the latter only where its weight learns) and output
-    (h, read by a matrix that learns); queries, attention output (query_size each) and keys and values (kv_size each); log-sum-exp (one a
-    head); gate, its activation, up, and their product (4 x intermediate). LoRA adds each factor's inner vector (rank).
+    In a layer: the inputs of the two norms of sums (hidden, fp32) and of other norms (in the products' type); queries and attention
+    output (query_size each), keys and values (kv_size each), queries and keys once more where norms made them; log-sum-exp (fp32, one a
+    head); gate and up (intermediate each). In fp32 also what matrices with something to learn read: each norm's result (hidden) and the
+    gate's product (intermediate); in bf16 compiled code makes these again. LoRA adds each factor's inner vector (rank).
     """
     factors = factors_of(method)
-    norms = max(shape.num_layer_norms, 2)
-    read = {"attention": {"q_proj", "k_proj", "v_proj"}, "mlp": {"gate_proj", "up_proj"}}
-    learns = set(LAYER_LINEARS) if factors is None else factors.targets
-    elements = norms * shape.hidden_size * (2 if factors is None else 1)
-    elements += shape.hidden_size * sum(not group.isdisjoint(learns) for group in read.values())
-    elements += 2 * shape.query_size + 2 * shape.kv_size + shape.num_heads
-    elements += shape.intermediate_size * (4 if "down_proj" in learns else 3)
+    each = BYTES[precision]
+    wide = 4 * (min(shape.num_layer_norms or 2, 2) * shape.hidden_size + shape.num_heads)
+    elements = max(0, shape.num_layer_norms - 2) * shape.hidden_size + 2 * shape.intermediate_size
+    elements += (2 if shape.qk_norm_size else 1) * (shape.query_size + shape.kv_size) + shape.query_size + shape.kv_size
+    if precision == "fp32":
+        elements += _read_by_what_learns(shape, set(LAYER_LINEARS) if factors is None else factors.targets)
     if factors is not None:
         elements += factors.rank * len(factors.targets & set(LAYER_LINEARS))
-    return shape.num_layers * elements * activation_bytes
+    return shape.num_layers * (wide + elements * each)
+
+
+def _read_by_what_learns(shape: Shape, learns: set[str] | frozenset[str]) -> int:
+    """Elements of one token's norm results and gate's product, of one layer, that a matrix's gradient needs."""
+    groups = ({"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"})
+    results = shape.hidden_size * sum(not group.isdisjoint(learns) for group in groups)
+    return results + shape.intermediate_size * ("down_proj" in learns)
 
 
 def training_memory_bytes(
@@ -177,21 +184,26 @@ def training_memory_bytes(
     precision: Precision = "fp32",
     frozen_bytes: int = 4,
     state_bytes: int = 8,
+    several: bool = True,
 ) -> int:
     """Peak bytes of weights, gradients, optimiser state, kept activations and logits; the process itself (libraries) is not in it.
 
-    weights: 4 a parameter that learns, `frozen_bytes` a frozen one, and 2 more a matrix element for the bf16 copies of `bf16`;
-    gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning parameter;
-    activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`.
+    weights: 4 a parameter that learns, `frozen_bytes` a frozen one; in `bf16` 2 more an element of the output layer that learns, or of
+    every matrix where fp32 ones are frozen; gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning
+    parameter; activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`.
+    `several`: a step has more than one pack, so that all gradients lie beside the activations of the next; else only the output layer's
+    do, and the others take the place of activations that have been used.
     """
     total, learning = num_parameters(shape), num_trainable(shape, method)
-    frozen = 0 if factors_of(method) is None else total
-    compute = BYTES[precision]
-    copies = total * 2 if precision == "bf16" and (frozen == 0 or frozen_bytes != 2) else 0
-    weights = learning * 4 + frozen * frozen_bytes + copies
-    activations = micro_batch_tokens * activation_bytes_per_token(shape, method, activation_bytes=compute)
-    logits = min(micro_batch_tokens * shape.vocab_size * compute, logits_bytes(learns=frozen == 0))
-    return weights + learning * (4 + state_bytes) + activations + logits
+    is_full = factors_of(method) is None
+    frozen, output = 0 if is_full else total, shape.vocab_size * shape.hidden_size
+    copies = 0 if precision == "fp32" else 2 * output if is_full else 2 * total if frozen_bytes != 2 else 0
+    weights = learning * (4 + state_bytes) + frozen * frozen_bytes + copies
+    activations = micro_batch_tokens * activation_bytes_per_token(shape, method, precision=precision)
+    activations += min(micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(learns=is_full))
+    if several:
+        return weights + 4 * learning + activations
+    return weights + max(4 * learning, 4 * output * is_full + activations)
 
 
 def logits_bytes(*, learns: bool) -> int:

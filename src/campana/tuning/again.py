@@ -1,4 +1,4 @@
-"""What the backward pass makes again in place of keeping it: a norm's result from the sum it was made of, a gate's product from its factors.
+"""What the backward pass makes again in place of keeping it: a norm's result from its input, a gate's product from its factors.
 
     out_TD = makes_again(norm(x_TD), lambda: norm(x_TD))      # x_TD is kept in any case, for the norm's own gradient
     ctx.again = promised(out_TD)                              # a matrix that reads it: made again for all that do, once

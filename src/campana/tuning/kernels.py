@@ -9,6 +9,7 @@ weights, names and files stay the same.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,10 +58,10 @@ def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Element
         if not wide and not offset and not by_compiled:  # the original rounds before it multiplies by the weight: keep its rounding
             return type(module).forward(module, hidden_states)
         weight = module.weight + offset if offset else module.weight
-        if by_compiled:
+        if elementwise is not None and by_compiled:
             made = CompiledNorm.apply(hidden_states, weight, eps, elementwise)
-            x, scale = hidden_states.detach(), weight.detach()
-            return makes_again(made, lambda: elementwise.norm(x, scale, eps)[0])
+            norm, x, scale = elementwise.norm, hidden_states.detach(), weight.detach()
+            return makes_again(made, lambda: norm(x, scale, eps)[0])
         return RmsNorm.apply(hidden_states, weight, eps, result)  # pyright: ignore[reportReturnType] (torch types apply as Any or None)
 
     return forward
@@ -74,8 +75,8 @@ def _mlp(module: Any, elementwise: Elementwise | None) -> Forward | None:
     def forward(x: Tensor) -> Tensor:
         gate, up = module.gate_proj(x), module.up_proj(x)
         if elementwise is not None and elementwise.gates(gate):
-            made, factors = CompiledGate.apply(gate, up, kind, elementwise), (gate.detach(), up.detach())
-            return module.down_proj(makes_again(made, lambda: elementwise.gated(*factors, kind)))
+            made = CompiledGate.apply(gate, up, kind, elementwise)
+            return module.down_proj(makes_again(made, partial(elementwise.gated, gate.detach(), up.detach(), kind)))
         return module.down_proj(SwiGlu.apply(gate, up) if kind == "silu" else module.act_fn(gate) * up)
 
     return forward
