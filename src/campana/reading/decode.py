@@ -45,25 +45,32 @@ def decode(
     """The `num_best` best spans of each window. Raises ModelError for logits that are not finite where they count."""
     null_B = start_BL[:, null_index] + end_BL[:, null_index]
     starts = np.where(can_start_BL, start_BL, LOWEST)
-    ends = np.where(can_end_BL, end_BL, LOWEST)
-    finite = (np.isfinite(starts) == can_start_BL).all() and (np.isfinite(ends) == can_end_BL).all() and np.isfinite(null_B).all()
-    if not finite:
+    finite = np.isfinite(start_BL).all() and np.isfinite(end_BL).all()
+    if not finite and not _finite_where_it_counts(start_BL, can_start_BL, end_BL, can_end_BL, null_B):
         raise ModelError("the reader's logits are not finite (NaN or infinity)", hint="the weights are damaged, or training diverged")
-    num_windows, band = len(start_BL), min(max_answer_tokens, start_BL.shape[1])
-    padded = np.concatenate([ends, np.full((num_windows, band - 1), LOWEST)], axis=1)
+    num_windows, length = start_BL.shape
+    band = min(max_answer_tokens, length)
+    padded = np.full((num_windows, length + band - 1), LOWEST)  # ends, and none beyond them
+    np.copyto(padded[:, :length], end_BL, where=can_end_BL)
     order, least_B1 = _places_of_best(starts + _highest(padded, band), num_best)
-    row = np.arange(num_windows)[:, None]
-    scores_BNK = np.lib.stride_tricks.sliding_window_view(padded, band, axis=1)[row, order]
-    scores_BNK += starts[row, order][:, :, None]
+    row_B1 = np.arange(num_windows)[:, None]
+    scores_BNK = np.lib.stride_tricks.sliding_window_view(padded, band, axis=1)[row_B1, order]
+    scores_BNK += starts[row_B1, order][:, :, None]
     score, place = _best_of_those_above(scores_BNK.reshape(num_windows, -1), least_B1, num_best)
-    first = np.take_along_axis(order, place // band, axis=1)
-    absent = np.isneginf(score)
-    last = np.where(absent, -1, first + place % band)
-    first = np.where(absent, -1, first)
+    among, further = np.divmod(place, band)
+    first = order[row_B1, among]
+    last = first + further
+    if (absent := score == LOWEST).any():
+        first[absent] = last[absent] = -1
     if missing := num_best - score.shape[1]:
         score = np.pad(score, ((0, 0), (0, missing)), constant_values=LOWEST)
         first, last = (np.pad(places, ((0, 0), (0, missing)), constant_values=-1) for places in (first, last))
     return Decoded(score, first, last, null_B)
+
+
+def _finite_where_it_counts(start_BL: Floats, can_start_BL: Bools, end_BL: Floats, can_end_BL: Bools, null_B: Floats) -> bool:
+    """The same of logits of which some are not finite: those of places where no answer can be do not matter."""
+    return all(np.isfinite(logits).all() for logits in (start_BL[can_start_BL], end_BL[can_end_BL], null_B))
 
 
 def _highest(padded: Floats, width: int) -> Floats:
@@ -86,11 +93,10 @@ def _places_of_best(scores: Floats, number: int) -> tuple[Whole, Floats]:
     if number >= most:
         return np.broadcast_to(np.arange(most), scores.shape), np.full((len(scores), 1), LOWEST)
     least_B1 = np.partition(scores, most - number, axis=1)[:, most - number, None]
-    chosen = scores >= least_B1
-    is_tied = np.count_nonzero(chosen, axis=1) != number
-    if is_tied.any():
-        chosen[is_tied] = _earliest(scores[is_tied], least_B1[is_tied], number)
-    return np.flatnonzero(chosen).reshape(-1, number) % most, least_B1
+    found = np.flatnonzero(scores >= least_B1)
+    if len(found) != len(scores) * number:  # more than that many in some row: equal ones
+        found = np.flatnonzero(_earliest(scores, least_B1, number))
+    return found.reshape(-1, number) - most * np.arange(len(scores))[:, None], least_B1
 
 
 def _earliest(scores: Floats, least_B1: Floats, number: int) -> Bools:
@@ -106,15 +112,17 @@ def _best_of_those_above(scores: Floats, least_B1: Floats, number: int) -> tuple
     `least_B1`: what at least `number` of each row reach, or all where there are no more; few reach it that are not wanted.
     """
     num_rows, most = scores.shape
-    chosen = scores >= least_B1
-    counts = np.count_nonzero(chosen, axis=1)
-    found = np.flatnonzero(chosen)
-    rows, places = np.divmod(found, most)
-    columns = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
-    keys = np.full((num_rows, max(int(counts.max(initial=0)), min(number, most))), np.iinfo(np.int64).min)
-    bits = (scores.reshape(-1)[found] + np.float32(0)).view(np.int32)  # + 0: one zero, not two
+    number = min(number, most)
+    flat = scores.reshape(-1)
+    found = np.flatnonzero(scores >= least_B1)
+    edges = found.searchsorted(most * np.arange(num_rows + 1))  # of each row's part of `found`
+    counts = np.diff(edges)
+    width = int(counts.max(initial=number))
+    keys = np.full((num_rows, width), np.iinfo(np.int64).min)
+    bits = (flat[found] + np.float32(0)).view(np.int32)  # + 0: one zero, not two
     bits ^= (bits >> 31) & 0x7FFFFFFF  # whole numbers that sort as the floats do
-    keys[rows, columns] = (bits.astype(np.int64) << 32) | (most - 1 - places)
+    columns = np.arange(len(found)) + np.repeat(width * np.arange(num_rows) - edges[:-1], counts)
+    keys.reshape(-1)[columns] = (bits.astype(np.int64) << 32) | (_PLACES - found)
     keys.sort(axis=1)
-    best = most - 1 - (keys[:, : -min(number, most) - 1 : -1] & _PLACES)
-    return np.take_along_axis(scores, best, axis=1), best
+    best = _PLACES - (keys[:, : -number - 1 : -1] & _PLACES)
+    return flat[best], best - most * np.arange(num_rows)[:, None]

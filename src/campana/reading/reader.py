@@ -187,8 +187,10 @@ def spans_of(batch: Batch, forward: Forward, group: Group, settings: Settings) -
         max_answer_tokens=settings.max_answer_tokens,
     )
     shift = (group.first[batch.windows] - batch.passage_at)[:, None]
-    absent = found.start < 0
-    return found.score, np.where(absent, -1, found.start + shift), np.where(absent, -1, found.end + shift), found.null
+    first, last = found.start + shift, found.end + shift
+    if (absent := found.start < 0).any():
+        first[absent] = last[absent] = -1
+    return found.score, first, last, found.null
 
 
 def model_forward(model: PreTrainedModel) -> Forward:
