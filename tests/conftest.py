@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from campana.models.cache import default_cache_dir
 from campana.native.build import Unavailable
 from campana.native.compiled import Compiled
+
+if TYPE_CHECKING:
+    import torch
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +22,26 @@ def compiled() -> Compiled:
         return Compiled.load(default_cache_dir())
     except Unavailable as error:
         pytest.skip(f"no compiled code here: {error}")
+
+
+@pytest.fixture
+def bytes_kept() -> Callable[[Any, Callable[[], Any]], int]:
+    """What autograd keeps of a call for its backward pass, the model's own weights not counted."""
+    from torch.autograd.graph import saved_tensors_hooks
+
+    def measure(model: Any, call: Callable[[], Any]) -> int:
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with saved_tensors_hooks(note, lambda tensor: tensor):
+            result = call()  # held until all is counted: else its storages could be given to others
+        del result
+        return sum(kept.values())
+
+    return measure

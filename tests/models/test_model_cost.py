@@ -95,30 +95,17 @@ def test_forward_is_a_third_of_full_training(make_llama: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(), Lora(targets=("q_proj", "v_proj"))], ids=str)
-def test_activation_bytes_are_what_autograd_keeps(make_llama: Callable[..., Any], method: Any) -> None:
+def test_activation_bytes_are_what_autograd_keeps(make_llama: Callable[..., Any], method: Any, bytes_kept: Any) -> None:
     """Within 6%: the rotary table and the norms' scales are not in the formula."""
     import torch
 
     from campana.tuning.kernels import fuse
 
-    kept: dict[int, int] = {}
-
     def size(layers: int) -> int:
         model = adapted(make_llama(num_hidden_layers=layers, hidden_size=64, intermediate_size=160, num_key_value_heads=4), method)
         fuse(model, torch.float32)
-        parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        kept.clear()
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in parameters:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            output = model.model(input_ids=torch.arange(64)[None]) if method.kind == "full" else model(input_ids=torch.arange(64)[None])
-        del output
-        return sum(kept.values())
+        whole = model.model if method.kind == "full" else model
+        return bytes_kept(model, lambda: whole(input_ids=torch.arange(64)[None]))
 
     one_layer = (size(4) - size(2)) / 2 / 64  # the difference leaves out the output layer and the embeddings
     shape = Shape.from_config(

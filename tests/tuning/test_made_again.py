@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from campana.tuning import again, fused, kernels
+from campana.tuning import fused, kernels
 from campana.tuning.again import Again, makes_again, promised
 from campana.tuning.forward import Network
 from campana.tuning.fused import NarrowLinear
@@ -80,8 +80,6 @@ def test_nothing_is_kept_forward_nor_left_after_the_backward_pass(method: Any, c
     held = [source() for source in sources]
     assert sum(each is not None for each in held) >= 6
     assert all(each is None or (each._make is None and each._made is None) for each in held)
-    with pytest.raises(RuntimeError):
-        loss.backward()
 
 
 def test_it_is_made_once_for_all_that_read_it() -> None:
@@ -103,7 +101,7 @@ def test_it_is_made_once_for_all_that_read_it() -> None:
 
 def test_without_gradients_nothing_is_marked() -> None:
     with torch.no_grad():
-        assert promised(again.makes_again(torch.zeros(2), lambda: torch.zeros(2))) is None
+        assert promised(makes_again(torch.zeros(2), lambda: torch.zeros(2))) is None
     assert promised(torch.zeros(2)) is None
 
 
@@ -111,7 +109,7 @@ def test_without_gradients_nothing_is_marked() -> None:
 def test_a_narrow_linear_layer_has_autocast_s_numbers_and_its_own_gradients(with_bias: bool) -> None:
     x, weight, bias = (torch.randn(*size, dtype=torch.float64, requires_grad=True) for size in ((2, 5, 7), (3, 7), (3,)))
     given = bias if with_bias else None
-    assert torch.autograd.gradcheck(lambda *given: NarrowLinear.apply(*given, torch.float64), (x, weight, given))
+    assert torch.autograd.gradcheck(lambda *inputs: NarrowLinear.apply(*inputs, torch.float64), (x, weight, given))
     assert torch.equal(NarrowLinear.apply(x, weight, given, torch.float64), nn.functional.linear(x, weight, given))
 
     layer, other = nn.Linear(64, 32, bias=with_bias), nn.Linear(64, 32, bias=with_bias)
@@ -129,25 +127,13 @@ def test_a_narrow_linear_layer_has_autocast_s_numbers_and_its_own_gradients(with
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4)], ids=["full", "lora"])
-def test_what_is_kept_of_a_token_is_what_the_cost_model_counts(method: Any, compiled: Compiled) -> None:
+def test_what_is_kept_of_a_token_is_what_the_cost_model_counts(method: Any, compiled: Compiled, bytes_kept: Any) -> None:
     from campana.models.cost import activation_bytes_per_token
     from campana.models.shape import Shape
 
     def kept_of(layers: int) -> int:
         _, network = network_of(method, compiled, layers)
-        weights = {p.untyped_storage().data_ptr() for p in network.model.parameters()}
-        kept: dict[int, int] = {}
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            hidden = network.hidden(pack)
-        del hidden
-        return sum(kept.values())
+        return bytes_kept(network.model, lambda: network.hidden(pack))
 
     pack = a_pack()
     two_layers = (kept_of(4) - kept_of(2)) / sum(pack.segments.lengths)  # leaves out the first norm and the last

@@ -15,8 +15,8 @@ SPINS = "5000"
 """How often an OpenMP thread looks before it gives its core up. By default it looks so long that two threads that share their cores
 with other work do half of what they could; this costs nothing on an idle machine (`benchmarks/NOTES.md`)."""
 PRIMITIVES = "128"
-"""Products that oneDNN keeps ready. Every length of a pack asks for its own, some dozens: the 1,024 that it keeps by
-default are those of packs that will not come again, and a seventh of a small run's memory (`benchmarks/NOTES.md`)."""
+"""Products that oneDNN keeps ready. Every length of a pack asks for its own: the 1,024 that it keeps by default
+are mostly of packs that will not come again, and a seventh of a small run's memory (`benchmarks/NOTES.md`)."""
 MIMALLOC = "cmeel.prefix/lib/libmimalloc.so"
 
 

@@ -31,6 +31,7 @@ from campana.forecast.known import (
     family,
     input_stage,
     model_fact,
+    packs_are_several,
     prompts_fact,
     rows_fact,
     tune_profile_name,
@@ -136,7 +137,7 @@ class Forecaster:
         if profile is None:
             return replace(self._tune_by_history(spec, shape, passes, model.key), disk_bytes=disk)
         seconds = profile.seconds(passes, shape, method, export=spec.export)
-        memory = profile.memory_bytes(passes.max_tokens, shape, method, spec.precision)
+        memory = profile.memory_bytes(passes.max_tokens, shape, method, spec.precision, several=packs_are_several(spec))
         return self._corrected("tune", seconds, memory, disk)
 
     def _tune_by_history(self, spec: Tune, shape: Shape, passes: TrainingPasses, model_key: str) -> Expected:

@@ -63,8 +63,6 @@ class TuneProfile(_Coefficients):
     export_seconds: float
     memory_offset_bytes: float
     """Peak of the process beside what the cost model counts."""
-    several: bool = True
-    """A step is made of several packs."""
     alone: bool = False
     """Rows cannot share a pack."""
     busy: float = 0.0
@@ -80,16 +78,18 @@ class TuneProfile(_Coefficients):
         ends = self.export_seconds if export else 0.0
         return self.load_seconds + train + validate + ends + self.other_seconds
 
-    def memory_bytes(self, max_tokens: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
-        """Peak of the process with packs of so many tokens."""
-        counted = counted_tuning_bytes(max_tokens, shape, method, precision, several=self.several)
-        return round(self.memory_offset_bytes + counted)
+    def memory_bytes(self, max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool) -> int:
+        """Peak of the process with packs of so many tokens, one or several a step."""
+        return round(self.memory_offset_bytes + counted_tuning_bytes(max_tokens, shape, method, precision, several=several))
 
     def largest_pack(self, limit_bytes: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
-        """The most tokens of a pack whose peak stays within a limit; 0 or less: none does."""
-        each = activation_bytes_per_token(shape, method, precision=precision)
-        most = max(0, limit_bytes) // each  # what else there is comes on top
-        return bisect_right(range(most + 1), limit_bytes, key=lambda tokens: self.memory_bytes(tokens, shape, method, precision)) - 1
+        """The most tokens of a pack, of several in a step, whose peak stays within a limit; 0 or less: none does."""
+
+        def memory(tokens: int) -> int:
+            return self.memory_bytes(tokens, shape, method, precision, several=True)
+
+        most = max(0, limit_bytes) // activation_bytes_per_token(shape, method, precision=precision)  # what else there is comes on top
+        return bisect_right(range(most + 1), limit_bytes, key=memory) - 1
 
 
 @dataclass(frozen=True)

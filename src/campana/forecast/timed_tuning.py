@@ -93,7 +93,6 @@ def tune_profile(
         step_seconds=step_seconds,
         export_seconds=seconds.get("export", 0.0),
         memory_offset_bytes=found["peak_memory_bytes"] - counted_tuning_bytes(largest, shape, spec.method, spec.precision, several=several),
-        several=several,
         alone=alone,
         busy=busy,
     )

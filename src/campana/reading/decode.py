@@ -110,6 +110,7 @@ def _best_of_those_above(scores: Floats, least_B1: Floats, number: int) -> tuple
     """(B, M) -> values and places, (B, min(number, M)) each: the highest first, of equal ones the earlier place first.
 
     `least_B1`: what at least `number` of each row reach, or all where there are no more; few reach it that are not wanted.
+    All numbers together are fewer than 2^32: a key holds the place among all.
     """
     num_rows, most = scores.shape
     number = min(number, most)

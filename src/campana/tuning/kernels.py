@@ -1,4 +1,4 @@
-"""Puts the fused operations into a model: norms, gated MLPs, LoRA layers. Each place is compared with the original first.
+"""Puts fused operations into a model: norms, gated MLPs, LoRA layers, matrices that learn. Each is compared with the original first.
 
     fuse(model, torch.float32)      # {"RmsNorm": 61, "SwiGlu": 30, "LoraLinear": 210}
 
