@@ -82,7 +82,7 @@ class System:
 PACKED = {"packing": True, "neat_packing": True, "cutoff_len": PACK, "disable_gradient_checkpointing": True}
 SYSTEMS = (
     System("campana", None),
-    System("campana, packs of 1,024", None, options={"micro_batch_tokens": PACK}),
+    System("campana, packs of 2,048", None, options={"micro_batch_tokens": 2 * PACK}),
     System("trl, defaults", "trl", is_default=True),
     System("trl, batch 8", "trl", rows=8, options={"gradient_checkpointing": False}),
     System("trl, packing", "trl", packs=True, options={"packing": True, "gradient_checkpointing": False, "per_device_train_batch_size": 1}),

@@ -150,10 +150,25 @@ def test_logits_take_memory_up_to_a_block(make_llama: Callable[..., Any], method
     shape = replace(Shape.from_config(make_llama().config.to_dict()), vocab_size=49152)
     more = training_memory_bytes(shape, method, 40_000) - training_memory_bytes(shape, method, 20_000)
     assert more == 20_000 * activation_bytes_per_token(shape, method)
-    few = training_memory_bytes(shape, method, 10) - training_memory_bytes(shape, method, 0)
+    few = training_memory_bytes(shape, method, 11) - training_memory_bytes(shape, method, 1)
     assert few == 10 * (activation_bytes_per_token(shape, method) + 4 * shape.vocab_size)
     whole = training_memory_bytes(shape, method, 40_000) - training_memory_bytes(shape, method, 0)
-    assert whole == 40_000 * activation_bytes_per_token(shape, method) + block
+    product = 4 * shape.vocab_size * shape.hidden_size * isinstance(method, Full)
+    assert whole == 40_000 * activation_bytes_per_token(shape, method) + block + product
+
+
+def test_one_block_of_narrow_logits_has_a_narrow_gradient_of_the_output_layer(make_llama: Callable[..., Any]) -> None:
+    shape = replace(Shape.from_config(make_llama().config.to_dict()), vocab_size=49152)
+    output = shape.vocab_size * shape.hidden_size
+    most = ((1 << 28) + 2 * output) // (2 * shape.vocab_size)  # tokens of one block
+
+    def beyond_activations(tokens: int) -> int:
+        activations = tokens * activation_bytes_per_token(shape, Full(), precision="bf16")
+        return training_memory_bytes(shape, Full(), tokens, precision="bf16") - activations
+
+    without = beyond_activations(0)
+    assert beyond_activations(most) - without == 2 * most * shape.vocab_size + 2 * output
+    assert beyond_activations(most + 1) - without == (1 << 28) + 2 * output + 4 * output
 
 
 @settings(deadline=None, max_examples=60)

@@ -172,3 +172,46 @@ def test_bf16_products_keep_the_loss_near_fp32() -> None:
     (found,), (wanted,) = torch.autograd.grad(rounded, [layer.weight]), torch.autograd.grad(exact, [layer.weight])
     assert found.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), 0) > 0.999
+
+
+@pytest.mark.parametrize("count", [30, 200])  # one block, several
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_bf16_gradients_of_packs_add_up(count: int, factor: float) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(8, 37, bias=False)
+    head = OutputLayer(layer, scale=0.5, precision=torch.bfloat16)
+    packs = [(torch.randn(count, 8), torch.randint(0, 37, (count,))) for _ in range(3)]
+    for hidden, targets in packs:
+        (head.loss(hidden, targets, 0.3) * factor).backward()
+    assert layer.weight.grad is not None
+    found, layer.weight.grad = layer.weight.grad, None
+    assert found.dtype == torch.float32
+    for hidden, targets in packs:
+        (plain(head, hidden, targets, 0.3) * factor).backward()
+    torch.testing.assert_close(found, layer.weight.grad, rtol=0.02, atol=0.02 * layer.weight.grad.abs().max().item())
+
+
+def test_a_packs_gradient_of_one_block_takes_no_fp32_matrix_beside_the_sum() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Whole(TorchDispatchMode):
+        made = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            held = isinstance(out, torch.Tensor) and out.dtype == torch.float32 and out.shape == (37, 8)
+            self.made += held and all(out.untyped_storage().data_ptr() != a.untyped_storage().data_ptr() for a in known)
+            return out
+
+    layer = nn.Linear(8, 37, bias=False)
+    head = OutputLayer(layer, precision=torch.bfloat16)
+    hidden, targets = torch.randn(30, 8), torch.randint(0, 37, (30,))
+    head.loss(hidden, targets, 1.0).backward()
+    assert layer.weight.grad is not None
+    known = [layer.weight, layer.weight.grad]
+    before = layer.weight.grad.clone()
+    with Whole() as whole:
+        head.loss(hidden, targets, 1.0).backward()
+    assert whole.made == 0
+    assert layer.weight.grad is known[1]
+    torch.testing.assert_close(layer.weight.grad, 2 * before)

@@ -109,7 +109,8 @@ def _least_bytes(stage: Stage, forecaster: Forecaster) -> int:
             return 0
         method: Any = spec.method
         state = 8 if isinstance(spec.optimizer, AdamW) else 0
-        return training_memory_bytes(shape, method, 0, precision=spec.precision, frozen_bytes=BYTES[spec.precision], state_bytes=state)
+        each = BYTES[spec.precision]
+        return training_memory_bytes(shape, method, 0, precision=spec.precision, frozen_bytes=each, state_bytes=state, several=False)
     except CampanaError:
         return 0
 

@@ -190,9 +190,10 @@ def training_memory_bytes(
 
     weights: 4 a parameter that learns, `frozen_bytes` a frozen one; in `bf16` 2 more an element of the output layer that learns, or of
     every matrix where fp32 ones are frozen; gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning
-    parameter; activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`.
-    `several`: a step has more than one pack, so that all gradients lie beside the activations of the next; else only the output layer's
-    do, and the others take the place of activations that have been used.
+    parameter; activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`, and beside
+    it the gradient of an output layer that learns, in the products' type where one block is all, else in fp32.
+    `several`: a step has more than one pack, so that all gradients lie beside the activations of the next; else they take the place of
+    activations that have been used.
     """
     total, learning = num_parameters(shape), num_trainable(shape, method)
     is_full = factors_of(method) is None
@@ -200,15 +201,18 @@ def training_memory_bytes(
     copies = 0 if precision == "fp32" else 2 * output if is_full else 2 * total if frozen_bytes != 2 else 0
     weights = learning * (4 + state_bytes) + frozen * frozen_bytes + copies
     activations = micro_batch_tokens * activation_bytes_per_token(shape, method, precision=precision)
-    activations += min(micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(learns=is_full))
-    if several:
-        return weights + 4 * learning + activations
-    return weights + max(4 * learning, 4 * output * is_full + activations)
+    logits, most = micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(copies * is_full, learns=is_full)
+    product = BYTES[precision] if logits <= most else 4
+    activations += min(logits, most) + product * output * (is_full and micro_batch_tokens > 0)
+    return weights + (4 * learning + activations if several else max(4 * learning, activations))
 
 
-def logits_bytes(*, learns: bool) -> int:
-    """Most bytes of a block. After each one a weight that learns is added to as a whole, so there the blocks are larger."""
-    return LOGIT_BLOCK_BYTES * (2 if learns else 1)
+def logits_bytes(spared: int = 0, *, learns: bool) -> int:
+    """Most bytes of a block. After each one a weight that learns is added to as a whole, so there the blocks are larger.
+
+    `spared`: what its gradient takes less where one block is all (`tuning.head`), which that block may take more.
+    """
+    return LOGIT_BLOCK_BYTES * (2 if learns else 1) + spared
 
 
 def generation_memory_bytes(shape: Shape, num_sequences: int, max_length: int, *, precision: Precision = "fp32") -> int:

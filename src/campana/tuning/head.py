@@ -89,8 +89,10 @@ class OutputLayer:
 
     def blocks(self, count: int, compute: torch.dtype, *, learns: bool) -> list[slice]:
         """Positions whose logits exist at once, of `count`."""
-        vocabulary: Any = getattr(self.layer, "out_features", None) or getattr(self.layer, "weight").shape[0]  # noqa: B009 (a plain module's attribute)
-        return _slices(count, logits_bytes(learns=learns) // (int(vocabulary) * compute.itemsize))
+        weight: Any = getattr(self.layer, "weight")  # noqa: B009 (a plain module's attribute)
+        vocabulary = int(getattr(self.layer, "out_features", None) or weight.shape[0])
+        spared = weight.numel() * compute.itemsize if learns and compute != weight.dtype else 0
+        return _slices(count, logits_bytes(spared, learns=learns) // (vocabulary * compute.itemsize))
 
     def _bend(self, logits: Tensor) -> Tensor:
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
@@ -139,7 +141,11 @@ def _cross_entropy_of_chunk_(logits_CV: Tensor, bias_V: Tensor | None, targets_C
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of a plain linear output layer. The backward pass only hands out what the forward pass has made."""
+    """Cross-entropy of a plain linear output layer. The backward pass only hands out what the forward pass has made.
+
+    One block of logits in a narrower type than the weight's makes the weight's gradient as one narrow product. It stays that until the
+    backward pass, which adds it to the gradient of the packs before: no second fp32 matrix lies beside the activations.
+    """
 
     @staticmethod
     def forward(
@@ -150,11 +156,14 @@ class LinearCrossEntropy(torch.autograd.Function):
         compute = head.precision if weight_VD.dtype == torch.float32 else weight_VD.dtype
         matrix_VD = weight_VD.to(compute)
         total = weight_VD.new_zeros((), dtype=torch.float64)
+        blocks = head.blocks(targets_N.numel(), compute, learns=needs_weight)
+        whole = needs_weight and len(blocks) == 1 and compute != weight_VD.dtype
+        product_VD = None
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = torch.empty_like(weight_VD) if needs_weight else None
+        grad_weight = torch.empty_like(weight_VD) if needs_weight and not whole else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
         factor = weight * head.scale
-        for rows in head.blocks(targets_N.numel(), compute, learns=needs_weight):
+        for rows in blocks:
             hidden_BD = hidden_ND[rows].to(compute)
             grad_BV = hidden_BD @ matrix_VD.t()
             total += _cross_entropy_(grad_BV, bias_V, targets_N[rows], head)
@@ -164,8 +173,12 @@ class LinearCrossEntropy(torch.autograd.Function):
                 grad_hidden[rows] = (grad_BV @ matrix_VD).mul_(factor)
             if grad_weight is not None:
                 _put_product_(grad_weight, grad_BV.t(), hidden_BD, factor, add=rows.start > 0)
+            if whole:
+                matrix_VD = weight_VD  # its narrow copy goes, before as much is taken for the product
+                product_VD = grad_BV.t() @ hidden_BD
             del grad_BV  # before the next block's are made
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
+        ctx.product, ctx.factor, ctx.weight = product_VD, factor, weight_VD if whole else None
         ctx.made = head.made
         return (total * weight).to(torch.float64 if weight_VD.dtype == torch.float64 else torch.float32)
 
@@ -173,9 +186,15 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """What the forward pass made, times the incoming gradient where that is not one."""
         hidden, weight, bias = _handed_out(ctx, grads[0])
+        so_far = None
+        if ctx.product is not None:
+            weight_VD, product_VD, ctx.weight, ctx.product = ctx.weight, ctx.product, None, None
+            so_far = weight_VD.grad if weight_VD.is_leaf else None
+            weight = torch.empty_like(weight_VD) if so_far is None else so_far
+            _put_(weight, product_VD, ctx.factor * grads[0].item(), add=so_far is not None)
         if ctx.made is not None:
             ctx.made.grad = weight
-        return hidden, weight, bias, None, None, None
+        return hidden, weight if so_far is None else None, bias, None, None, None
 
 
 def _put_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: float, *, add: bool) -> None:
@@ -184,11 +203,20 @@ def _put_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: f
         total_VD.addmm_(left_VB, right_BD, alpha=factor, beta=1.0 if add else 0.0)
         return
     for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
-        product = left_VB[rows] @ right_BD
-        if add:
-            total_VD[rows].add_(product, alpha=factor)
-        else:
-            total_VD[rows].copy_(product).mul_(factor)
+        _put_slice_(total_VD[rows], left_VB[rows] @ right_BD, factor, add=add)
+
+
+def _put_(total_VD: Tensor, narrow_VD: Tensor, factor: float, *, add: bool) -> None:
+    """total = factor * narrow, in place; `add`: added to what is there."""
+    for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
+        _put_slice_(total_VD[rows], narrow_VD[rows], factor, add=add)
+
+
+def _put_slice_(total: Tensor, narrow: Tensor, factor: float, *, add: bool) -> None:
+    if add:
+        total.add_(narrow, alpha=factor)
+    else:
+        total.copy_(narrow).mul_(factor)
 
 
 class LayerCrossEntropy(torch.autograd.Function):
