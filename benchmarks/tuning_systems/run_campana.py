@@ -41,7 +41,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         export=task["save"],
         num_evaluations=1,
         checkpoint_seconds=1e9,
-        **{"micro_batch_tokens": 1024, **task["options"]},
+        **{"micro_batch_tokens": 1280, **task["options"]},
     )
     meter = tune(job, lambda *_place, **_figures: None)
     steps = [json.loads(line) for line in (out_dir / "metrics.jsonl").read_text().splitlines()]

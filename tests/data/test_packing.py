@@ -57,7 +57,18 @@ def test_bins_hold_each_row_once_within_the_budget_and_few_are_used(lengths, bud
     loads = [sum(lengths[row] for row in rows) for rows in bins]
     assert all(load <= budget or len(rows) == 1 for load, rows in zip(loads, bins, strict=True))
     fitting = [load for load in loads if load <= budget]
-    assert all(first + second > budget for number, first in enumerate(fitting) for second in fitting[number + 1 :])
+    assert len(fitting) < 2 or 2 * sum(fitting) > len(fitting) * budget  # on average more than half full
+    assert fitting == sorted(fitting, reverse=True)
+
+
+def test_bins_are_even_where_as_many_suffice() -> None:
+    def loads(lengths: list[int], budget: int) -> list[int]:
+        return [sum(lengths[row] for row in rows) for rows in pack(lengths, budget)]
+
+    assert loads([300] * 9, 1280) == [900, 900, 900]  # and not 1200, 1200 and 300
+    assert loads([2000, *[300] * 5], 1280) == [2000, 900, 600]
+    assert loads([6, 4, 4, 3, 3], 10) == [10, 10]  # evenly spread these would need a third bin
+    assert loads([], 10) == []
 
 
 def test_best_fit_beats_taking_rows_as_they_come() -> None:

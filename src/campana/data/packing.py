@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from heapq import heapreplace
 
 import numpy as np
 import numpy.typing as npt
@@ -65,22 +66,44 @@ def mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def pack(lengths: Lengths, budget: int) -> list[list[int]]:
-    """Bins of at most `budget` tokens, by best fit in decreasing order of length; a longer row is a bin by itself.
+    """Bins of at most `budget` tokens, the fullest first; a longer row is a bin by itself.
 
-    Best fit decreasing needs at most 11/9 of the fewest bins possible, plus one (Johnson 1974).
+    As many as best fit needs in decreasing order of length, at most 11/9 of the fewest possible, plus one (Johnson 1974); and as even as
+    `spread` makes them, where that many then suffice: a small bin that is left over costs a pass as well, and the fullest one memory.
     """
     sizes = np.asarray(lengths, np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    num_alone = int((sizes > budget).sum())
+    alone, rest = [[row] for row in order[:num_alone].tolist()], order[num_alone:].tolist()
+    plain = sizes.tolist()
+    bins = _best_fit(rest, plain, budget)
+    even = spread(rest, plain, len(bins))
+    fits = all(sum(plain[row] for row in rows) <= budget for rows in even)
+    return alone + (even if fits else sorted(bins, key=lambda rows: -sum(plain[row] for row in rows)))
+
+
+def spread(order: Sequence[int], sizes: Sequence[int], num_bins: int) -> list[list[int]]:
+    """Rows in this order, longest first, each to the bin with the fewest tokens (Graham 1969); the fullest bins first."""
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    filled = [(0, number) for number in range(num_bins)]
+    for row in order:
+        tokens, number = filled[0]
+        bins[number].append(row)
+        heapreplace(filled, (tokens + sizes[row], number))
+    return [bins[number] for _, number in sorted(filled, key=lambda each: (-each[0], each[1]))]
+
+
+def _best_fit(order: Sequence[int], sizes: Sequence[int], budget: int) -> list[list[int]]:
     bins: list[list[int]] = []
     free: list[tuple[int, int]] = []
-    for row in np.argsort(-sizes, kind="stable").tolist():
-        size = int(sizes[row])
-        place = bisect_left(free, (size, -1))
+    for row in order:
+        place = bisect_left(free, (sizes[row], -1))
         if place < len(free):
             left, number = free.pop(place)
             bins[number].append(row)
         else:
             left, number = budget, len(bins)
             bins.append([row])
-        if left > size:
-            insort(free, (left - size, number))
+        if left > sizes[row]:
+            insort(free, (left - sizes[row], number))
     return bins

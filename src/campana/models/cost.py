@@ -191,9 +191,9 @@ def training_memory_bytes(
     weights: 4 a parameter that learns, `frozen_bytes` a frozen one; in `bf16` 2 more an element of the output layer that learns, or of
     every matrix where fp32 ones are frozen; gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning
     parameter; activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`, and beside
-    it the gradient of an output layer that learns, in the products' type where one block is all, else in fp32.
-    `several`: a step has more than one pack, so that all gradients lie beside the activations of the next; else they take the place of
-    activations that have been used.
+    it the gradient of an output layer that learns: fp32, or where it is added to that of packs before and one block is all, in the
+    products' type. `several`: a step has more than one pack, so that all gradients lie beside the activations of the next; else they take
+    the place of activations that have been used.
     """
     total, learning = num_parameters(shape), num_trainable(shape, method)
     is_full = factors_of(method) is None
@@ -201,8 +201,9 @@ def training_memory_bytes(
     copies = 0 if precision == "fp32" else 2 * output if is_full else 2 * total if frozen_bytes != 2 else 0
     weights = learning * (4 + state_bytes) + frozen * frozen_bytes + copies
     activations = micro_batch_tokens * activation_bytes_per_token(shape, method, precision=precision)
-    logits, most = micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(copies * is_full, learns=is_full)
-    product = BYTES[precision] if logits <= most else 4
+    spared = copies if is_full and several else 0
+    logits, most = micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(spared, learns=is_full)
+    product = BYTES[precision] if several and logits <= most else 4
     activations += min(logits, most) + product * output * (is_full and micro_batch_tokens > 0)
     return weights + (4 * learning + activations if several else max(4 * learning, activations))
 

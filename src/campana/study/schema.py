@@ -74,7 +74,7 @@ class TuneRecipe(Section):
     """Passes over the rows."""
     batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one optimiser step."""
-    max_length: int = Field(default=1024, ge=8)
+    max_length: int = Field(default=1280, ge=8)
     """Most tokens a row."""
     validation: int = Field(default=64, ge=1)
     """Rows held out of training, for the validation loss and the learning-rate search."""
@@ -88,7 +88,7 @@ class TuneRecipe(Section):
     """Arithmetic of the matrix products; masters and loss are fp32 in both. bf16 pays on CPUs with AVX512-BF16 or AMX, and on GPUs."""
     num_evaluations: int = Field(default=4, ge=1)
     """How often the validation loss is measured."""
-    micro_batch_tokens: int = Field(default=1024, ge=16)
+    micro_batch_tokens: int = Field(default=1280, ge=16)
     """Most tokens in one forward pass (memory; not in the key)."""
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints (not in the key)."""

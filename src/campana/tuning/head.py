@@ -87,12 +87,10 @@ class OutputLayer:
         learning = tuple(p for p in layer.parameters() if p.requires_grad)
         return cast("Tensor", LayerCrossEntropy.apply(hidden_ND, targets_N, weight, self, *learning))
 
-    def blocks(self, count: int, compute: torch.dtype, *, learns: bool) -> list[slice]:
+    def blocks(self, count: int, compute: torch.dtype, *, learns: bool, spared: int = 0) -> list[slice]:
         """Positions whose logits exist at once, of `count`."""
-        weight: Any = getattr(self.layer, "weight")  # noqa: B009 (a plain module's attribute)
-        vocabulary = int(getattr(self.layer, "out_features", None) or weight.shape[0])
-        spared = weight.numel() * compute.itemsize if learns and compute != weight.dtype else 0
-        return _slices(count, logits_bytes(spared, learns=learns) // (vocabulary * compute.itemsize))
+        vocabulary: Any = getattr(self.layer, "out_features", None) or getattr(self.layer, "weight").shape[0]  # noqa: B009 (a plain module's attribute)
+        return _slices(count, logits_bytes(spared, learns=learns) // (int(vocabulary) * compute.itemsize))
 
     def _bend(self, logits: Tensor) -> Tensor:
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
@@ -143,8 +141,9 @@ def _cross_entropy_of_chunk_(logits_CV: Tensor, bias_V: Tensor | None, targets_C
 class LinearCrossEntropy(torch.autograd.Function):
     """Cross-entropy of a plain linear output layer. The backward pass only hands out what the forward pass has made.
 
-    One block of logits in a narrower type than the weight's makes the weight's gradient as one narrow product. It stays that until the
-    backward pass, which adds it to the gradient of the packs before: no second fp32 matrix lies beside the activations.
+    Where packs before have left a gradient, and one block of logits is all and narrower than the weight, the weight's gradient is one
+    narrow product until the backward pass, which adds it to theirs: no second fp32 matrix lies beside the activations. (A first pack's
+    must become fp32 in any case; made so late, it would find no gap of its size.)
     """
 
     @staticmethod
@@ -156,9 +155,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         compute = head.precision if weight_VD.dtype == torch.float32 else weight_VD.dtype
         matrix_VD = weight_VD.to(compute)
         total = weight_VD.new_zeros((), dtype=torch.float64)
-        blocks = head.blocks(targets_N.numel(), compute, learns=needs_weight)
-        whole = needs_weight and len(blocks) == 1 and compute != weight_VD.dtype
-        product_VD = None
+        adds = needs_weight and compute != weight_VD.dtype and weight_VD.is_leaf and weight_VD.grad is not None
+        spared = weight_VD.numel() * compute.itemsize if adds else 0
+        blocks = head.blocks(targets_N.numel(), compute, learns=needs_weight, spared=spared)
+        whole, product_VD = adds and len(blocks) == 1, None
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_weight = torch.empty_like(weight_VD) if needs_weight and not whole else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
@@ -189,7 +189,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         so_far = None
         if ctx.product is not None:
             weight_VD, product_VD, ctx.weight, ctx.product = ctx.weight, ctx.product, None, None
-            so_far = weight_VD.grad if weight_VD.is_leaf else None
+            so_far = weight_VD.grad
             weight = torch.empty_like(weight_VD) if so_far is None else so_far
             _put_(weight, product_VD, ctx.factor * grads[0].item(), add=so_far is not None)
         if ctx.made is not None:

@@ -1,7 +1,7 @@
 """Packs: the rows of an optimiser step as the tensors of its forward passes.
 
 A row of n tokens is trained on its first m tokens only, where token m is its last supervised one: what comes after it, and that
-token as an input, move no loss. Rows are packed whole, longest first as `data.packing.pack` lays them; positions restart in
+token as an input, move no loss. Rows are packed whole, as `data.packing.pack` lays them; positions restart in
 each. Refuses a row without a supervised token: it would count in the data and teach nothing.
 
     packs = packs_of([rows.row(i) for i in step_rows], budget=2048)

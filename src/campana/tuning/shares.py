@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from campana.data.packing import spread
 from campana.tuning.packs import packs_of
 
 if TYPE_CHECKING:
@@ -32,23 +33,12 @@ def plan_passes(lengths: Sequence[int], budget: int, count: int, *, alone: bool 
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     most = max(budget, *lengths)
     num_passes = -(-sum(lengths) // (most * count))
-    packs = [[i] for i in order] if alone else _spread(order, lengths, num_passes * count)
+    packs = [[i] for i in order] if alone else spread(order, lengths, num_passes * count)
     while max(sum(lengths[i] for i in members) for members in packs) > most:
         num_passes += 1
-        packs = _spread(order, lengths, num_passes * count)
+        packs = spread(order, lengths, num_passes * count)
     packs += [[] for _ in range(-len(packs) % count)]
     return [packs[start : start + count] for start in range(0, len(packs), count)]
-
-
-def _spread(order: Sequence[int], lengths: Sequence[int], num_packs: int) -> list[list[int]]:
-    """Rows, longest first, each to the pack with the fewest tokens (Graham 1969); packs with the most tokens first."""
-    packs: list[list[int]] = [[] for _ in range(num_packs)]
-    filled = [0] * num_packs
-    for i in order:
-        least = min(range(num_packs), key=lambda k: filled[k])
-        packs[least].append(i)
-        filled[least] += lengths[i]
-    return [packs[k] for k in sorted(range(num_packs), key=lambda k: (-filled[k], k))]
 
 
 def filler(row: Row) -> Pack:
