@@ -74,7 +74,7 @@ class TuneRecipe(Section):
     """Passes over the rows."""
     batch_tokens: int = Field(default=8192, ge=16)
     """Tokens of one optimiser step."""
-    max_length: int = Field(default=1280, ge=8)
+    max_length: int = Field(default=1024, ge=8)
     """Most tokens a row."""
     validation: int = Field(default=64, ge=1)
     """Rows held out of training, for the validation loss and the learning-rate search."""
