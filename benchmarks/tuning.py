@@ -47,6 +47,8 @@ DISTURBED = 0.85
 """The same where others cannot be seen: steps that had less than this share of their threads."""
 EQUAL_LOSS = 0.005
 MOST_SECONDS = 3600
+TRAINER = ("data", "executors", "models", "native", "tuning")
+"""Folders of the package whose code moves a run's figures."""
 GROWTH_ROWS = (1_000, 5_000, 50_000)
 """Learnt by a model of two narrow layers: what grows with the rows is the loop's own work, and here it is not hidden by the model's."""
 GROWTH_LENGTHS = (128, 512, 1024, 4096)
@@ -131,7 +133,8 @@ class Bench:
 
     def __init__(self, results: Path, precision: str, threads: int) -> None:
         self.results, self.precision, self.threads = results, precision, threads
-        files = sorted((HERE.parent / "src" / "campana" / "tuning").rglob("*.py"))
+        package = HERE.parent / "src" / "campana"
+        files = sorted(file for folder in TRAINER for file in (package / folder).rglob("*.[pc]*") if file.suffix in (".py", ".c"))
         self.version = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         """Of campana's trainer: runs of another one are not this benchmark's."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from watch import Watch
 
+from campana.stages.tune import Tune
 from campana.tuning.job import TuneJob, tune
 from campana.tuning.methods.full import Full
 from campana.tuning.methods.lora import Lora
@@ -41,7 +42,7 @@ def main(task: dict[str, Any]) -> dict[str, Any]:
         export=task["save"],
         num_evaluations=1,
         checkpoint_seconds=1e9,
-        **{"micro_batch_tokens": 1280, **task["options"]},
+        **{"micro_batch_tokens": Tune.model_fields["micro_batch_tokens"].default, **task["options"]},
     )
     meter = tune(job, lambda *_place, **_figures: None)
     steps = [json.loads(line) for line in (out_dir / "metrics.jsonl").read_text().splitlines()]

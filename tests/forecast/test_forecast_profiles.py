@@ -14,15 +14,24 @@ from hypothesis import strategies as st
 from campana.core.graph import by_key
 from campana.core.spec import Expected, Resources
 from campana.core.store import Store
+from campana.data.packing import plan_steps
 from campana.forecast.calibration import Calibration, Facts
 from campana.forecast.children import line
 from campana.forecast.history import History
 from campana.forecast.known import Known, model_fact, rows_fact, tune_profile_name
-from campana.forecast.packs import RowLengths, training_passes
+from campana.forecast.packs import RowLengths, step_packs, training_passes
 from campana.forecast.predict import Forecaster, missing_knowledge, predict
 from campana.forecast.profile import TuneProfile, counted_tuning_bytes
 from campana.forecast.timed_answers import reading_rate, whole_lengths
-from campana.forecast.timed_tuning import fitted
+from campana.forecast.timed_tuning import (
+    EPOCH_STEPS,
+    EPOCHS,
+    LARGE_SHARE,
+    SEVERAL_EPOCH_STEPS,
+    SEVERAL_EPOCHS,
+    STEP_TOKENS,
+    fitted,
+)
 from campana.forecast.totals import add_up, warnings
 from campana.models.shape import Shape
 from campana.stages.tune import Tune
@@ -303,3 +312,15 @@ def test_a_machine_that_only_lacks_a_compiler_is_told_so(
     found = warnings([stage], {}, Store(tmp_path / "store"), tmp_path, memory_bytes=10**12, free_bytes=10**12)
     assert [each.what for each in found] == ["time"] * told
     assert all("gcc" in each.hint for each in found)
+
+
+@pytest.mark.parametrize("length", [12, 30, 56])
+@pytest.mark.parametrize("several", [True, False])
+def test_a_probe_s_packs_are_of_two_sizes(length: int, several: bool) -> None:
+    """Else the time a pack could not be told from the time an operation."""
+    epoch_steps, epochs = (SEVERAL_EPOCH_STEPS, SEVERAL_EPOCHS) if several else (EPOCH_STEPS, EPOCHS)
+    lengths = np.full(round(STEP_TOKENS * epoch_steps / length), length)
+    rows = RowLengths(lengths, lengths, lengths // 2)
+    micro = round(STEP_TOKENS * LARGE_SHARE) if several else STEP_TOKENS
+    packs = [pack.tokens for members in plan_steps(lengths, STEP_TOKENS, epochs, 0) for pack in step_packs(rows, members, micro)]
+    assert max(packs) >= 1.5 * min(packs)

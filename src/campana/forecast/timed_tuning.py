@@ -26,12 +26,14 @@ from campana.models.shape import Shape
 STEP_TOKENS = 224
 """Most tokens of a measured step."""
 LARGE_SHARE = 0.65
-"""Of a step's tokens in its first pack, where steps are made of several."""
+"""Of a step's tokens, the most in a pack, where steps are made of several: a full one is two packs."""
 EPOCH_STEPS, EPOCHS = 1.4, 4
-"""Where a step is one pack: rows for so many steps, learned so often. What is left of each epoch is a small step; the first step is
-taken apart, because it takes memory for the first time: its optimiser does so as well, and is over when the next pack is told of."""
-SEVERAL_STEPS = 4
-"""Where a step is several packs."""
+"""Rows for so many steps, learned so often. What is left of each epoch is a small step; the first step is taken apart, because it takes
+memory for the first time: its optimiser does so as well, and is over when the next pack is told of."""
+SEVERAL_EPOCH_STEPS, SEVERAL_EPOCHS = 1.25, 3
+"""The same where a step is several packs. They are even, so here too it is the small step's pack that is of another size."""
+LONG_ROWS = 4
+"""Measured where all are longer than a pack."""
 VALIDATION_TOKENS = 128
 
 
@@ -62,9 +64,9 @@ def tune_profile(
     batch = min(spec.batch_tokens, STEP_TOKENS)
     several = packs_are_several(spec)
     micro = max(1, min(spec.micro_batch_tokens, round(batch * LARGE_SHARE))) if several else batch
-    epochs = 1.0 if several else float(EPOCHS)
+    epoch_steps, epochs = (SEVERAL_EPOCH_STEPS, SEVERAL_EPOCHS) if several else (EPOCH_STEPS, EPOCHS)
     rows_dir = out_dir.with_name(out_dir.name + "-rows")
-    train, held_out = _few_rows(data_dir, rows_dir, micro, round(batch * (SEVERAL_STEPS if several else EPOCH_STEPS)))
+    train, held_out = _few_rows(data_dir, rows_dir, micro, round(batch * epoch_steps))
     others = Others()
     found = in_child(run_tune, out_dir.with_suffix(".json"), spec, model_dir, rows_dir, out_dir, cache_dir, batch, micro, epochs)
     busy = others.share()
@@ -114,7 +116,7 @@ def _few_rows(data_dir: Path, out_dir: Path, micro: int, train_tokens: int) -> t
     for name, tokens in (("train", train_tokens), ("validation", VALIDATION_TOKENS)):
         rows = PreparedRows.open(data_dir / f"{name}.arrow")
         chosen, total = [], 0
-        fitting = [index for index in range(len(rows)) if rows.lengths[index] <= micro] or list(range(min(len(rows), SEVERAL_STEPS)))
+        fitting = [index for index in range(len(rows)) if rows.lengths[index] <= micro] or list(range(min(len(rows), LONG_ROWS)))
         wanted = max(1, round(tokens / max(1.0, float(np.mean(rows.lengths[fitting]))))) if fitting else 0
         order = [fitting[k * len(fitting) // wanted] for k in range(wanted)]  # more than there are: some twice
         for index in order:

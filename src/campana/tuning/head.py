@@ -22,6 +22,8 @@ from campana.errors import ModelError
 from campana.models.cost import logits_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transformers import PreTrainedModel
 
     from campana.native.elementwise import Elementwise
@@ -143,7 +145,8 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     Where packs before have left a gradient, and one block of logits is all and narrower than the weight, the weight's gradient is one
     narrow product until the backward pass, which adds it to theirs: no second fp32 matrix lies beside the activations. (A first pack's
-    must become fp32 in any case; made so late, it would find no gap of its size.)
+    must become fp32 in any case; made so late, it would find no gap of its size.) So with a gradient in place, `torch.autograd.grad`
+    adds to it too, and hands nothing out.
     """
 
     @staticmethod
@@ -191,7 +194,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             weight_VD, product_VD, ctx.weight, ctx.product = ctx.weight, ctx.product, None, None
             so_far = weight_VD.grad
             weight = torch.empty_like(weight_VD) if so_far is None else so_far
-            _put_(weight, product_VD, ctx.factor * grads[0].item(), add=so_far is not None)
+            _put_(weight, product_VD.__getitem__, ctx.factor * grads[0].item(), add=so_far is not None)
         if ctx.made is not None:
             ctx.made.grad = weight
         return hidden, weight if so_far is None else None, bias, None, None, None
@@ -201,22 +204,17 @@ def _put_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: f
     """total = factor * (left @ right), in place; `add`: added to what is there, which else is not read."""
     if total_VD.dtype == left_VB.dtype:
         total_VD.addmm_(left_VB, right_BD, alpha=factor, beta=1.0 if add else 0.0)
-        return
-    for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
-        _put_slice_(total_VD[rows], left_VB[rows] @ right_BD, factor, add=add)
-
-
-def _put_(total_VD: Tensor, narrow_VD: Tensor, factor: float, *, add: bool) -> None:
-    """total = factor * narrow, in place; `add`: added to what is there."""
-    for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
-        _put_slice_(total_VD[rows], narrow_VD[rows], factor, add=add)
-
-
-def _put_slice_(total: Tensor, narrow: Tensor, factor: float, *, add: bool) -> None:
-    if add:
-        total.add_(narrow, alpha=factor)
     else:
-        total.copy_(narrow).mul_(factor)
+        _put_(total_VD, lambda rows: left_VB[rows] @ right_BD, factor, add=add)
+
+
+def _put_(total_VD: Tensor, narrow: Callable[[slice], Tensor], factor: float, *, add: bool) -> None:
+    """The same with a matrix in a narrower type, which `narrow` gives a slice of rows at a time."""
+    for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
+        if add:
+            total_VD[rows].add_(narrow(rows), alpha=factor)
+        else:
+            total_VD[rows].copy_(narrow(rows)).mul_(factor)
 
 
 class LayerCrossEntropy(torch.autograd.Function):
