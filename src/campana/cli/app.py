@@ -126,11 +126,18 @@ def run(
             help="Folder of the report; default: reports/<study> in the store, <study>-<digest> where a namesake has it.",
         ),
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Cores of a stage; default: all. With fewer, stages run side by side, which is quicker where models are small.",
+        ),
+    ] = None,
 ) -> None:
     """Run a study, or go on where it stopped: the same command."""
     from campana.cli import runs
 
-    raise typer.Exit(runs.run_study(study, store, executor, output))
+    raise typer.Exit(runs.run_study(study, store, executor, output, cores))
 
 
 @app.command()

@@ -73,11 +73,11 @@ class Opened:
     store: Store
 
 
-def open_study(path: Path, store_path: Path) -> Opened:
-    """Load a study; the digests of its data are remembered in the store."""
+def open_study(path: Path, store_path: Path, cores: int | None = None) -> Opened:
+    """Load a study; the digests of its data are remembered in the store. `cores`: of a stage that could use all; None: all."""
     store = Store(store_path)
     cache = DigestCache(store.root)
-    study = load_study(path, digest=lambda source: digest_path(source, cache))
+    study = load_study(path, digest=lambda source: digest_path(source, cache), cores=cores)
     return Opened(study, store)
 
 

@@ -125,12 +125,13 @@ def edit(
     reader: Annotated[
         Path | None, typer.Option("--filter", help="A reader's folder: edits that it still answers are marked, and not trained on.")
     ] = None,
+    precision: Precision = "fp32",
     wordnet: Annotated[str, typer.Option(help="The folder of WordNet's files, for antonyms; default: where its packages put them.")] = "",
 ) -> None:
     """Make counterparts of answerable questions: small edits that take the answer away, and paraphrases that keep it."""
     from campana.cli import read_edits
 
-    read_edits.edit(file, output, operators, seed, per_question, reader, wordnet)
+    read_edits.edit(file, output, operators, seed, per_question, reader, precision, wordnet)
 
 
 @app.command()

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from campana.cli.counted import counted
-from campana.cli.reading import say
+from campana.cli.reading import choice, say
 from campana.errors import UserError
+from campana.models.load import Precision
 from campana.parts import find, known
 from campana.reading.edits.make import limited, make_family
 from campana.reading.edits.operator import Operator
@@ -17,8 +18,17 @@ from campana.reading.files import no_question, read_examples
 from campana.reading.triples import Family, write_families
 
 
-def edit(file: Path, output: Path, operators: str | None, seed: int, per_question: int | None, reader: Path | None, wordnet: str) -> None:
-    """`campana read edit`."""
+def edit(
+    file: Path,
+    output: Path,
+    operators: str | None,
+    seed: int,
+    per_question: int | None,
+    reader: Path | None,
+    precision: str,
+    wordnet: str,
+) -> None:
+    """`campana read edit`. `precision` is the filter's."""
     chosen = chosen_operators(operators, wordnet)
     problems, made, verdicts = Problems(), Counter[str](), Counter[str]()
     families = _families(read_examples(file, problems), chosen, seed, per_question, problems)
@@ -26,7 +36,7 @@ def edit(file: Path, output: Path, operators: str | None, seed: int, per_questio
         from campana.reading.edits.judge import judged
         from campana.reading.reader import Reader
 
-        families = judged(families, Reader.load(reader), problems)
+        families = judged(families, Reader.load(reader, choice(precision, Precision, "precision")), problems)
     part = output.with_name(output.name + ".part")
     count = write_families(part, counted(_tallied(families, made, verdicts), "questions"))
     for line in problems.lines():

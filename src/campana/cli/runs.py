@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from campana.cli.forecasts import forecast
@@ -20,16 +21,18 @@ from campana.outcome import gather
 BUILT, FAILED, INTERRUPTED = 0, 1, 130
 
 
-def run_study(study_path: Path, store_path: Path, executor_name: str, output: Path | None) -> int:
+def run_study(study_path: Path, store_path: Path, executor_name: str, output: Path | None, cores: int | None = None) -> int:
     """Run a study to its end or as far as it goes; returns the exit code.
 
     The run is recorded in the store first, so that `gc` keeps its stages. The report is written even where a stage failed:
     it shows what is built and lists what is missing. What each stage is predicted to take, as far as `campana plan` has measured this
-    machine, is recorded with the stage.
+    machine, is recorded with the stage; not its time where a stage gets fewer `cores`, as those were measured with all.
     """
-    opened = open_study(study_path, store_path)
+    opened = open_study(study_path, store_path, cores)
     _record(opened)
     expected = forecast(opened, plan_of(opened), probe=False).expected
+    if cores is not None:
+        expected = {key: replace(told, seconds=None) for key, told in expected.items()}
     executor = _executor(executor_name)
     try:
         with Console() as console:
