@@ -90,7 +90,7 @@ def train(
     objective: Annotated[str, typer.Option(help="cross_entropy, rdrop, spancl, or JSON with a kind and its fields.")] = "cross_entropy",
     made: Annotated[Path | None, typer.Option(help="Counterparts that `campana read edit` made of these questions.")] = None,
     made_as: Annotated[str, typer.Option(help="How they are used: contrast, questions or both.")] = "both",
-    spans_steps: Annotated[int, typer.Option(min=0, help="Steps of the first phase, which learns only where answers are; 0: none.")] = 1200,
+    spans_steps: Annotated[int, typer.Option(min=0, help="Steps of the first phase, which learns only where answers are; 0: none.")] = 2400,
     spans_lr: Annotated[float, typer.Option(help="Its peak learning rate.")] = 3e-4,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the second phase, on questions with and without answers.")] = 1600,
     plain_steps: Annotated[int, typer.Option(min=0, help="How many of them come before the objective's own term.")] = 0,
