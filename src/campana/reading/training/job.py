@@ -113,8 +113,8 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     from campana.reading.reader import Reader, load_span_model
     from campana.reading.training.loop import Run
     from campana.reading.training.network import Network
-    from campana.reading.training.plan import plan_steps
-    from campana.reading.training.questions import NULL, TrainingTable
+    from campana.reading.training.plan import drawn_steps
+    from campana.reading.training.questions import TrainingTable
     from campana.tuning import machine, optimizer
     from campana.tuning.checkpoint import Checkpoints
 
@@ -128,9 +128,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     with clock("windows"):
         table = TrainingTable.build(job.examples, job.families, reader.layout, reader.settings, job.problems)
         held_out = TrainingTable.build(job.held_out, (), reader.layout, reader.settings) if job.held_out else None
-    units = table.units(job.questions)
-    balance = table.target_first[units] == NULL if job.questions == "balanced" else None
-    plan = plan_steps(units, table.lengths, job.batch_tokens, job.steps, job.seed, balance)
+    plan = drawn_steps(table, job.questions, job.batch_tokens, job.steps, job.seed)
     compiled = Compiled.find(job.cache_dir) if job.precision == "bf16" else None
     network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, compiled=compiled)
     extra = job.objective.modules(network.width, job.seed)

@@ -21,7 +21,7 @@ import torch
 from campana.errors import StoreError
 from campana.parts import kind_of
 from campana.reading.training.objective import StepRows
-from campana.reading.training.objectives.cross_entropy import CrossEntropy
+from campana.reading.training.plan import PLAIN, read_rows
 from campana.tuning.loop import CHECKPOINT_SHARE, Diverged
 from campana.tuning.optimizer import set_rate
 from campana.tuning.schedule import share
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from campana.reading.training.network import Network
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.clock import Clock
-
-PLAIN = CrossEntropy()
-
 
 @dataclass
 class Totals:
@@ -104,9 +101,7 @@ class Run:
 
     def _step(self) -> None:
         step, job = self.steps_done, self.job
-        objective = PLAIN if step < job.plain_steps else job.objective
-        random = np.random.default_rng([job.seed, 1 + step])
-        rows = objective.rows([int(window) for window in self.plan[step]], self.network.table.triples, random)
+        objective, rows = read_rows(step, self.plan[step], self.network.table.triples, job.objective, job.plain_steps, job.seed)
         rate = job.learning_rate * share(job.schedule, step, len(self.plan))
         set_rate(self.optimizer, rate)
         lengths = self.network.table.lengths[np.array(rows.windows)]

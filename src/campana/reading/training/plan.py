@@ -1,6 +1,6 @@
-"""Which windows each step draws: whole epochs in a seeded order, rows of like length together, steps of equal numbers of tokens.
+"""Which windows each step draws and reads: whole epochs in a seeded order, rows of like length together, steps of equal numbers of tokens.
 
-    steps = plan_steps(table.units("all"), table.lengths, batch_tokens=2048, num_steps=600, seed=0)
+    steps = drawn_steps(table, "all", batch_tokens=2048, num_steps=600, seed=0)
 
 The order is a function of the seed alone: every arm that draws from the same questions sees them in the same order.
 """
@@ -11,13 +11,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from campana.reading.training.objectives.cross_entropy import CrossEntropy
+from campana.reading.training.questions import NULL
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from campana.reading.training.objective import Objective, StepRows
+    from campana.reading.training.questions import TrainingTable, Triple, Which
+
+PLAIN = CrossEntropy()
+"""What the first `plain_steps` minimise."""
+
 BUCKET_STEPS = 32
 """Steps whose rows are sorted by length together: enough to leave under 5% of padding, few enough to mix well."""
+
+
+def drawn_steps(table: TrainingTable, which: Which, batch_tokens: int, num_steps: int, seed: int) -> list[NDArray[np.int64]]:
+    """The windows of each step of a run that learns from a table."""
+    units = table.units(which)
+    balance = table.target_first[units] == NULL if which == "balanced" else None
+    return plan_steps(units, table.lengths, batch_tokens, num_steps, seed, balance)
+
+
+def read_rows(
+    step: int, windows: NDArray[np.int64], triples: Mapping[int, Triple], objective: Objective, plain_steps: int, seed: int
+) -> tuple[Objective, StepRows]:
+    """What a step (from 0) minimises, and the rows that it reads where it draws these windows."""
+    chosen = PLAIN if step < plain_steps else objective
+    return chosen, chosen.rows([int(window) for window in windows], triples, np.random.default_rng([seed, 1 + step]))
 
 
 def plan_steps(
