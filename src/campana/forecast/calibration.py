@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from campana.core.machine import this_machine
-from campana.forecast.profile import AnswerProfile, TuneProfile
+from campana.forecast.profile import AnswerProfile, ReadAnswerProfile, ReadTrainProfile, TuneProfile
 
-SCHEMA = "campana.calibration/3"
-TIMED = ("campana.tuning", "campana.generation", "campana.native")
+SCHEMA = "campana.calibration/4"
+TIMED = ("campana.tuning", "campana.generation", "campana.reading", "campana.native")
 """Packages whose code a profile is of."""
 BUSY = 0.15
 """Share of the machine that others may have while a profile is measured; above it, it is measured again once the machine is quiet."""
@@ -69,6 +69,10 @@ def _code() -> str:
     return digest.hexdigest()[:16]
 
 
+PROFILES: dict[str, Any] = {"tune": TuneProfile, "answer": AnswerProfile, "read_train": ReadTrainProfile, "read_answer": ReadAnswerProfile}
+"""Kinds of profiles: fields of `Calibration`."""
+
+
 @dataclass
 class Calibration:
     """The profiles of this machine, by name."""
@@ -76,6 +80,8 @@ class Calibration:
     path: Path | None = None
     tune: dict[str, TuneProfile] = field(default_factory=dict[str, TuneProfile])
     answer: dict[str, AnswerProfile] = field(default_factory=dict[str, AnswerProfile])
+    read_train: dict[str, ReadTrainProfile] = field(default_factory=dict[str, ReadTrainProfile])
+    read_answer: dict[str, ReadAnswerProfile] = field(default_factory=dict[str, ReadAnswerProfile])
 
     @classmethod
     def load(cls, cache_dir: Path) -> Calibration:
@@ -84,8 +90,9 @@ class Calibration:
         value = _read(path)
         with contextlib.suppress(KeyError, TypeError, AttributeError):
             if value.get("schema") == SCHEMA:
-                tune = {name: TuneProfile.from_json(each) for name, each in value["tune"].items()}
-                return cls(path, tune, {name: AnswerProfile.from_json(each) for name, each in value["answer"].items()})
+                return cls(
+                    path, **{kind: {name: made.from_json(each) for name, each in value[kind].items()} for kind, made in PROFILES.items()}
+                )
         return cls(path)
 
     @property
@@ -93,15 +100,10 @@ class Calibration:
         """Which calibration a prediction was made with."""
         return fingerprint()
 
-    @property
-    def settled_tune(self) -> dict[str, TuneProfile]:
-        """Those that need not be measured again now."""
-        return {name: each for name, each in self.tune.items() if each.busy <= BUSY or not self._is_quiet}
-
-    @property
-    def settled_answer(self) -> dict[str, AnswerProfile]:
-        """Those that need not be measured again now."""
-        return {name: each for name, each in self.answer.items() if each.busy <= BUSY or not self._is_quiet}
+    def is_settled(self, kind: str, name: str) -> bool:
+        """Whether a profile of a kind (a field of this class) is there and need not be measured again now."""
+        found = getattr(self, kind).get(name)
+        return found is not None and (found.busy <= BUSY or not self._is_quiet)
 
     @cached_property
     def _is_quiet(self) -> bool:
@@ -113,10 +115,7 @@ class Calibration:
     def save(self) -> None:
         """Write it."""
         assert self.path is not None
-        profiles = {
-            "tune": {name: each.as_json() for name, each in sorted(self.tune.items())},
-            "answer": {name: each.as_json() for name, each in sorted(self.answer.items())},
-        }
+        profiles = {kind: {name: each.as_json() for name, each in sorted(getattr(self, kind).items())} for kind in PROFILES}
         _write(self.path, {"schema": SCHEMA, "machine": machine(), **profiles})
 
 

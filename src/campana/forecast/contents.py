@@ -62,6 +62,66 @@ def prompt_ids(spec: Any, model_dir: Path, suite_path: Path) -> dict[str, Any]:
     return {"turns": turns}
 
 
+def reading_work(
+    specs: Sequence[Any], start_dir: Path, train_path: Path, held_out_path: Path, made_path: Path | None
+) -> list[dict[str, Any]]:
+    """What each of some `read_train` stages of one table reads: tokens of all steps, of the largest, and of its held-out questions."""
+    from campana.reading.files import load_examples
+    from campana.reading.training.data import training_data
+    from campana.reading.training.plan import drawn_steps, read_rows
+    from campana.reading.training.questions import TrainingTable
+
+    first = specs[0]
+    reader = reader_of(start_dir, first)
+    start = time.perf_counter()
+    data = training_data(train_path, made_path, first.made_as)
+    held_out = load_examples(held_out_path)
+    before = _resident_bytes()
+    table = TrainingTable.build(data.examples, data.families, reader.layout, reader.settings)
+    tested = TrainingTable.build(held_out, (), reader.layout, reader.settings)
+    took = {"seconds": time.perf_counter() - start, "table_bytes": max(0, _resident_bytes() - before)}
+    found: list[dict[str, Any]] = []
+    for spec in specs:
+        steps: list[int] = []
+        for step, windows in enumerate(drawn_steps(table, spec.questions, spec.batch_tokens, spec.steps, spec.seed)):
+            _, rows = read_rows(step, windows, table.triples, spec.objective, spec.plain_steps, spec.seed)
+            steps.append(int(table.lengths[list(rows.windows)].sum()))
+        validated = int(tested.lengths[tested.units(spec.questions)].sum())
+        told = {
+            "tokens": sum(steps),
+            "most_tokens": max(steps),
+            "validated_tokens": validated,
+            "held_out_tokens": int(tested.lengths.sum()),
+        }
+        found.append({**told, **took})
+    return found
+
+
+def suite_work(spec: Any, start_dir: Path, suite_path: Path, max_items: int | None) -> dict[str, Any]:
+    """Questions of a reading suite, and the tokens of their windows as a reader of this training reads them."""
+    from campana.reading.suite import questions_of
+    from campana.reading.windows import groups
+
+    reader = reader_of(start_dir, spec)
+    examples = questions_of(suite_path, max_items)
+    tokens = sum(int(group.lengths.sum()) for group in groups(examples, reader.layout, reader.settings))
+    return {"questions": len(examples), "tokens": tokens}
+
+
+def reader_of(start_dir: Path, spec: Any) -> Any:
+    """A reader that `spec`, a `read_train` stage, begins with."""
+    from campana.reading.reader import Reader, load_span_model
+
+    model, tokenizer, _ = load_span_model(start_dir)
+    return Reader.of(model, tokenizer, {"settings": spec.settings.as_dict()})
+
+
+def _resident_bytes() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
 def _until(messages: Sequence[Mapping[str, str]], end: int) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     for message in messages[: end + 1]:

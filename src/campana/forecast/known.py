@@ -70,6 +70,64 @@ def answer_profile_name(shape: Shape, spec: Any) -> str:
     return f"{shape_name(shape)} {json.dumps({'engine': getattr(engine, 'kind', ''), 'precision': spec.precision})}"
 
 
+def encoder_of(stage: Stage) -> Stage | None:
+    """The `model` stage that a reader's training or answering begins with."""
+    before = input_stage(stage, "reader") or input_stage(stage, "start")
+    return stage if before is None else encoder_of(before)
+
+
+def read_train_profile_name(stage: Stage) -> str:
+    """Of a `read_train` stage."""
+    spec: Any = stage.spec
+    encoder = encoder_of(stage)
+    objective: Part = spec.objective
+    kept = {"objective": getattr(objective, "kind", ""), "dropout": bool(spec.dropout), "precision": spec.precision}
+    rest = {"batch": spec.batch_tokens, "max_length": spec.max_length}
+    return f"{'' if encoder is None else encoder.key} {json.dumps({**kept, **rest})}"
+
+
+def read_answer_profile_name(stage: Stage) -> str:
+    """Of a `read_answer` stage."""
+    spec: Any = stage.spec
+    encoder = encoder_of(stage)
+    return f"{'' if encoder is None else encoder.key} {spec.precision} {_windows(_training(stage))}"
+
+
+def reading_table(stage: Stage) -> str:
+    """`read_train` stages of one name learn from the same table of windows."""
+    spec: Any = stage.spec
+    encoder = encoder_of(stage)
+    files = {name: each.identity for name, each in stage.inputs.items() if isinstance(each, Source)}
+    made_as = spec.made_as if "made" in files else ""
+    return json.dumps([files, "" if encoder is None else encoder.key, made_as, _windows(spec)], sort_keys=True)
+
+
+def reading_fact(stage: Stage) -> str:
+    """{"tokens", "most_tokens", "validated_tokens", "held_out_tokens", "seconds", "table_bytes"}; the same for every seed and rate."""
+    spec: Any = stage.spec
+    drawn = {name: getattr(spec, name) for name in ("questions", "batch_tokens", "steps", "plain_steps")}
+    return f"reading {reading_table(stage)} {json.dumps(drawn)} {json.dumps(spec.objective.identity(), sort_keys=True)}"
+
+
+def suite_fact(stage: Stage) -> str:
+    """{"questions", "tokens"}: of a `read_answer` stage."""
+    spec: Any = stage.spec
+    encoder, suite = encoder_of(stage), stage.inputs["suite"]
+    assert isinstance(suite, Source)
+    return f"suite {suite.identity} {'' if encoder is None else encoder.key} {spec.max_items} {_windows(_training(stage))}"
+
+
+def _training(answering: Stage) -> Any:
+    """Fields of the training whose reader answers."""
+    trained = input_stage(answering, "reader")
+    assert trained is not None
+    return trained.spec
+
+
+def _windows(spec: Any) -> str:
+    return json.dumps(spec.settings.as_dict(), sort_keys=True)
+
+
 def model_fact(model: Stage) -> str:
     """{"config", "tokenizer_bytes", "seconds", "peak_memory_bytes"}"""
     return f"model {model.key}"

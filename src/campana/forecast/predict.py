@@ -38,6 +38,7 @@ from campana.forecast.known import (
 )
 from campana.forecast.packs import MOST_STEPS, TrainingPasses, training_passes
 from campana.forecast.profile import forward_pack_flops, pack_flops, stored_bytes
+from campana.forecast.readers import ReaderNeeds
 from campana.generation.engine import Engine
 from campana.generation.engines.packed import Packed
 from campana.models.cost import BYTES, generation_flops, num_trainable
@@ -49,6 +50,7 @@ from campana.stages.measure import Measure
 from campana.stages.model import Model
 from campana.stages.prepare import Prepare
 from campana.stages.read_answer import ReadAnswer
+from campana.stages.read_check import ReadCheck
 from campana.stages.read_train import ReadTrain
 from campana.stages.select import Select
 from campana.stages.tune import Tune
@@ -85,8 +87,9 @@ class Forecaster:
             CheckStage: self._check,
             Select: self._small,
             Measure: self._small,
-            ReadTrain: lambda _, spec: readers.training(self.history, spec),
-            ReadAnswer: lambda stage, spec: readers.answering(self.history, stage, spec),
+            ReadTrain: lambda stage, spec: readers.training(self.known, self.calibration, self.history, stage, spec),
+            ReadAnswer: lambda stage, spec: readers.answering(self.known, self.calibration, self.history, stage, spec),
+            ReadCheck: lambda stage, _: readers.checking(self.known, self.history, stage),
         }
 
     def of(self, stage: Stage) -> Expected:
@@ -268,25 +271,29 @@ class Needs:
     """`tune` stages, one a profile that is missing."""
     answer: tuple[Stage, ...]
     """`generate` stages, one a profile that is missing."""
+    readers: ReaderNeeds
 
     def __bool__(self) -> bool:
-        return bool(self.models or self.rows or self.prompts or self.tune or self.answer)
+        return bool(self.models or self.rows or self.prompts or self.tune or self.answer or self.readers.stages)
 
     def __str__(self) -> str:
         """In words."""
         counts = {"models": len(self.models), "prepared data": len(self.rows), "prompts": len(self.prompts)}
         counts |= {"tuning methods": len(self.tune), "engines": len(self.answer)}
+        counts |= {"questions on passages": len(self.readers.work), "objectives": len(self.readers.train)}
+        counts |= {"readers": len(self.readers.answer)}
         return ", ".join(f"{name} ({count})" for name, count in counts.items() if count)
 
     @property
     def name(self) -> str:
         """The same for the same needs on the same machine."""
-        stages = [*self.models.values(), *self.rows.values(), *self.prompts.values(), *self.tune, *self.answer]
+        stages = [*self.models.values(), *self.rows.values(), *self.prompts.values(), *self.tune, *self.answer, *self.readers.stages]
         return " ".join(["needs", fingerprint(), *sorted({stage.key for stage in stages})])
 
 
 def missing_knowledge(stages: Iterable[Stage], store: Store, cache_dir: Path) -> Needs:
     """What the predictions of these stages lack and a probe could find out."""
+    listed = list(stages)
     forecaster = Forecaster(store, cache_dir)
     known, calibration = forecaster.known, forecaster.calibration
     models: dict[str, Stage] = {}
@@ -294,7 +301,7 @@ def missing_knowledge(stages: Iterable[Stage], store: Store, cache_dir: Path) ->
     prompts: dict[str, Stage] = {}
     tune: dict[str, Stage] = {}
     answer: dict[str, Stage] = {}
-    for stage in stages:
+    for stage in listed:
         model = input_stage(stage, "model")
         if isinstance(stage.spec, Model) and known.config(stage) is None:
             models[stage.key] = stage
@@ -311,13 +318,13 @@ def missing_knowledge(stages: Iterable[Stage], store: Store, cache_dir: Path) ->
             if prepare is not None and known.rows(prepare) is None:
                 rows[prepare.key] = prepare
             name = f"{model.key} {family(stage.spec)}"
-            if shape is None or tune_profile_name(shape, stage.spec) not in calibration.settled_tune:
+            if shape is None or not calibration.is_settled("tune", tune_profile_name(shape, stage.spec)):
                 tune.setdefault(name, stage)
         if isinstance(stage.spec, Generate) and (shape or hidden):
             if known.prompts(stage) is None:
                 prompts.setdefault(prompts_fact(stage), stage)
             name = f"{model.key} {stage.spec.engine.identity()} {stage.spec.precision}"
-            unmeasured = shape is None or answer_profile_name(shape, stage.spec) not in calibration.settled_answer
+            unmeasured = shape is None or not calibration.is_settled("answer", answer_profile_name(shape, stage.spec))
             if unmeasured and (name not in answer or "tuned" not in stage.inputs):  # an untuned one shows how long the base's answers are
                 answer[name] = stage
-    return Needs(models, rows, prompts, tuple(tune.values()), tuple(answer.values()))
+    return Needs(models, rows, prompts, tuple(tune.values()), tuple(answer.values()), readers.missing(listed, known, calibration))

@@ -24,23 +24,31 @@ from campana.core.store import Store
 from campana.errors import CampanaError
 from campana.forecast.calibration import Calibration, Facts
 from campana.forecast.children import in_child
-from campana.forecast.contents import bring, prepare_rows, prompt_ids
+from campana.forecast.contents import bring, prepare_rows, prompt_ids, reading_work, suite_work
 from campana.forecast.known import (
     Known,
     answer_profile_name,
     answers_fact,
+    encoder_of,
     input_stage,
     model_fact,
     prompts_fact,
+    read_answer_profile_name,
+    read_train_profile_name,
+    reading_fact,
+    reading_table,
     rows_fact,
     tune_profile_name,
 )
 from campana.forecast.predict import Needs, missing_knowledge
+from campana.forecast.readers import ReaderNeeds
 from campana.forecast.timed_answers import answer_profile
+from campana.forecast.timed_reading import ReadingFiles, read_answer_profile, read_train_profile
 from campana.forecast.timed_tuning import optimizer_seconds, tune_profile
 from campana.models.cost import num_trainable
 from campana.models.shape import num_parameters
 from campana.stages._imports import TUNING
+from campana.stages.read_train import ReadTrain
 
 Tell = Callable[[str], None]
 
@@ -75,7 +83,7 @@ class _Probe:
             self._try(stage.label, lambda stage=stage: self._prompts(stage))
         self._known = Known(self._store, self._facts)
         adapter: dict[str, Path] = {}
-        timed: list[Any] = [stage.spec for stage in (*needs.tune, *needs.answer)]
+        timed: list[Any] = [stage.spec for stage in (*needs.tune, *needs.answer, *needs.readers.train, *needs.readers.answer)]
         if any(spec.precision == "bf16" for spec in timed):
             in_child(compile_kernels, self._folder / "kernels.json", self._cache_dir)  # no measured run waits for GCC
         step_seconds = in_child(optimizer_seconds, self._folder / "optimizer.json") if needs.tune else 0.0
@@ -83,7 +91,23 @@ class _Probe:
             self._try(stage.label, lambda stage=stage: self._tune(stage, step_seconds, adapter))
         for stage in needs.answer:
             self._try(stage.label, lambda stage=stage: self._answer(stage, adapter))
+        self._readers(needs.readers)
         return self._failures
+
+    def _readers(self, needs: ReaderNeeds) -> None:
+        tables: dict[str, list[Stage]] = {}
+        for name, stage in needs.work.items():
+            if isinstance(stage.spec, ReadTrain):
+                tables.setdefault(reading_table(stage), []).append(stage)
+            else:
+                self._try(stage.label, lambda name=name, stage=stage: self._suite(name, stage))
+        for stages in tables.values():
+            self._try(stages[0].label, lambda stages=stages: self._windows(stages))
+        readers: dict[str, Path] = {}
+        for stage in needs.train:
+            self._try(stage.label, lambda stage=stage: self._read_train(stage, readers))
+        for stage in needs.answer:
+            self._try(stage.label, lambda stage=stage: self._read_answer(stage, readers))
 
     def _say(self, text: str) -> None:
         self._tell(f"  {time.perf_counter() - self._start:3.0f} s  {text}")
@@ -172,6 +196,54 @@ class _Probe:
         self._calibration.save()
         if "tuned" not in stage.inputs:
             self._facts.put(answers_fact(stage), {"answers": answers})
+
+    def _reading_files(self, stage: Stage) -> ReadingFiles:
+        """Of a `read_train` stage; the encoder stands for whatever it goes on from."""
+        encoder = encoder_of(stage)
+        assert encoder is not None
+        paths = {name: each.path for name, each in stage.inputs.items() if isinstance(each, Source)}
+        return ReadingFiles(self._model_dir(encoder), paths["train"], paths["held_out"], paths.get("made"))
+
+    def _windows(self, stages: list[Stage]) -> None:
+        """Facts of `read_train` stages that learn from one table."""
+        files = self._reading_files(stages[0])
+        self._say(f"{stages[0].label}: counting what is read")
+        specs = [stage.spec for stage in stages]
+        found = in_child(reading_work, self._folder / "reading.json", specs, files.start, files.train, files.held_out, files.made)
+        for stage, work in zip(stages, found, strict=True):
+            self._facts.put(reading_fact(stage), work)
+
+    def _suite(self, name: str, stage: Stage) -> None:
+        trained, suite = input_stage(stage, "reader"), stage.inputs["suite"]
+        assert trained is not None
+        assert isinstance(suite, Source)
+        spec: Any = stage.spec
+        start = self._reading_files(trained).start
+        self._facts.put(name, in_child(suite_work, self._folder / "suite.json", trained.spec, start, suite.path, spec.max_items))
+
+    def _read_train(self, stage: Stage, readers: dict[str, Path]) -> None:
+        spec: Any = stage.spec
+        self._say(f"{spec.objective.kind}: a few steps")
+        out_dir = self._folder / f"reader-{stage.key[:16]}"
+        profile = read_train_profile(spec, self._reading_files(stage), out_dir, self._cache_dir)
+        self._calibration.read_train[read_train_profile_name(stage)] = profile
+        self._calibration.save()
+        encoder = encoder_of(stage)
+        assert encoder is not None
+        readers[encoder.key] = out_dir / "model"
+
+    def _read_answer(self, stage: Stage, readers: dict[str, Path]) -> None:
+        encoder, trained, suite = encoder_of(stage), input_stage(stage, "reader"), stage.inputs["suite"]
+        assert encoder is not None
+        assert trained is not None
+        assert isinstance(suite, Source)
+        if encoder.key not in readers:
+            self._read_train(trained, readers)
+        self._say("a reader: some questions")
+        out_dir = self._folder / f"read-{stage.key[:16]}"
+        profile = read_answer_profile(stage.spec, readers[encoder.key], suite.path, out_dir, self._cache_dir)
+        self._calibration.read_answer[read_answer_profile_name(stage)] = profile
+        self._calibration.save()
 
 
 def compile_kernels(cache_dir: Path) -> bool:

@@ -48,7 +48,7 @@ class _Coefficients:
 
 @dataclass(frozen=True)
 class TuneProfile(_Coefficients):
-    """Of tuning one shape by one family of methods (see `needs.tune_family`)."""
+    """Of tuning one shape by one family of methods (see `known.family`)."""
 
     load_seconds: float
     """Weights, proof, method: until the first pass."""
@@ -129,6 +129,59 @@ class AnswerProfile(_Coefficients):
     def memory_bytes(self, calls: list[AnsweringPasses], shape: Shape, *, each: int) -> int:
         """Peak of the process."""
         return round(self.memory_offset_bytes + max((counted_answering_bytes(call, shape, each) for call in calls), default=0))
+
+
+@dataclass(frozen=True)
+class ReadTrainProfile(_Coefficients):
+    """Of training one encoder by one objective. Times are by tokens that are read, whatever the rows."""
+
+    load_seconds: float
+    other_seconds: float
+    first_seconds: float
+    """What the first steps take more than others: memory that is touched for the first time."""
+    token_seconds: float
+    validation_token_seconds: float
+    fit_token_seconds: float
+    """Of the fit, which reads the held-out questions in fp32."""
+    export_seconds: float
+    peak_bytes: float
+    peak_tokens: int
+    """Of the largest measured step."""
+    token_bytes: float
+    """What a token more in the largest step takes."""
+    model_bytes: int
+    busy: float = 0.0
+
+    def seconds(self, work: Mapping[str, Any], num_evaluations: int, *, fit: bool) -> float:
+        """Of a whole stage that does this work (`contents.reading_work`)."""
+        validate = (num_evaluations + 1) * work["validated_tokens"] * self.validation_token_seconds  # the first before any step
+        ends = self.export_seconds + fit * work["held_out_tokens"] * self.fit_token_seconds
+        train = self.first_seconds + work["tokens"] * self.token_seconds
+        return self.load_seconds + work["seconds"] + train + validate + ends + self.other_seconds
+
+    def memory_bytes(self, work: Mapping[str, Any]) -> int:
+        """Peak of the process."""
+        return round(self.peak_bytes + (work["most_tokens"] - self.peak_tokens) * self.token_bytes + work["table_bytes"])
+
+
+@dataclass(frozen=True)
+class ReadAnswerProfile(_Coefficients):
+    """Of answering with one encoder."""
+
+    load_seconds: float
+    token_seconds: float
+    score_seconds: float
+    score_question_seconds: float
+    other_seconds: float
+    peak_bytes: float
+    question_bytes: float
+    """On the disk."""
+    busy: float = 0.0
+
+    def seconds(self, work: Mapping[str, Any]) -> float:
+        """Of a whole stage with these questions (`contents.suite_work`)."""
+        score = self.score_seconds + work["questions"] * self.score_question_seconds
+        return self.load_seconds + work["tokens"] * self.token_seconds + score + self.other_seconds
 
 
 def padded_rows(rows: int, quantum: int) -> int:

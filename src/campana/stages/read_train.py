@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from campana.core.spec import Context, Meter, StageSpec
+from campana.reading.settings import Settings
 from campana.reading.training.fields import TrainingFields
 from campana.stages._imports import TUNING
 from campana.tuning.options import FixedRate
@@ -28,9 +29,13 @@ class ReadTrain(TrainingFields, StageSpec):
     fit: Literal["temperature", "isotonic", "none"] = "temperature"
     """What threshold and P(no answer) are fitted by, on the held-out questions; `none` for a reader that is trained on."""
 
+    @property
+    def settings(self) -> Settings:
+        """How the reader reads."""
+        return Settings(max_length=self.max_length, overlap=self.overlap, max_answer_tokens=self.max_answer_tokens)
+
     def run(self, context: Context) -> Meter:
         from campana.reading.files import load_examples
-        from campana.reading.settings import Settings
         from campana.reading.training.data import training_data
         from campana.reading.training.job import ReadTrainJob, train_reader
 
@@ -55,7 +60,7 @@ class ReadTrain(TrainingFields, StageSpec):
             dropout=self.dropout,
             precision=self.precision,
             seed=self.seed,
-            settings=Settings(max_length=self.max_length, overlap=self.overlap, max_answer_tokens=self.max_answer_tokens),
+            settings=self.settings,
             fit=None if self.fit == "none" else self.fit,
             num_evaluations=self.num_evaluations,
             checkpoint_seconds=self.checkpoint_seconds,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from campana.tuning.checkpoint import Checkpoints
     from campana.tuning.clock import Clock
 
+
 @dataclass
 class Totals:
     """What the run has seen and found so far: all that goes into its result, and into every checkpoint."""
