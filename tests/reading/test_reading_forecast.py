@@ -114,7 +114,8 @@ def test_objectives_that_read_more_are_counted_with_it(folder: Path) -> None:
 
     one, two = work("cross_entropy"), work("rdrop")
     assert two["tokens"] == 2 * one["tokens"]
-    assert two["most_tokens"] == 2 * one["most_tokens"] > 256
+    assert two["heavy_tokens"] == 2 * one["heavy_tokens"] > 256
+    assert two["heavy"] == one["heavy"]
     assert work("rdrop", plain_steps=12)["tokens"] == one["tokens"]
     assert one["tokens"] < work("spancl")["tokens"] <= 3 * one["tokens"]
 

@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from campana.forecast.children import silent
 from campana.forecast.packs import RowLengths
+
+PLACES_A_TOKEN = 150
+"""What a layer keeps of a token for the backward pass, in pairs of tokens of its attention: some 34 numbers a unit of width (Korthikanti et
+al. 2022, section 4.1) against 5 a head, whose width is 32 to 64."""
 
 
 def bring(source: Any, local_path: Path | None, out_dir: Path, cache_dir: Path) -> dict[str, Any]:
@@ -65,7 +71,9 @@ def prompt_ids(spec: Any, model_dir: Path, suite_path: Path) -> dict[str, Any]:
 def reading_work(
     specs: Sequence[Any], start_dir: Path, train_path: Path, held_out_path: Path, made_path: Path | None
 ) -> list[dict[str, Any]]:
-    """What each of some `read_train` stages of one table reads: tokens of all steps, of the largest, and of its held-out questions."""
+    """What each of some `read_train` stages of one table reads: tokens of all steps, the questions of the step that takes most memory and
+    the tokens that it reads, and tokens of the held-out questions.
+    """
     from campana.reading.files import load_examples
     from campana.reading.training.data import training_data
     from campana.reading.training.plan import drawn_steps, read_rows
@@ -82,18 +90,19 @@ def reading_work(
     took = {"seconds": time.perf_counter() - start, "table_bytes": max(0, _resident_bytes() - before)}
     found: list[dict[str, Any]] = []
     for spec in specs:
+        plan = drawn_steps(table, spec.questions, spec.batch_tokens, spec.steps, spec.seed)
         steps: list[int] = []
-        for step, windows in enumerate(drawn_steps(table, spec.questions, spec.batch_tokens, spec.steps, spec.seed)):
+        places: list[int] = []
+        for step, windows in enumerate(plan):
             _, rows = read_rows(step, windows, table.triples, spec.objective, spec.plain_steps, spec.seed)
-            steps.append(int(table.lengths[list(rows.windows)].sum()))
+            lengths = table.lengths[list(rows.windows)]
+            steps.append(int(lengths.sum()))
+            places.append(int((lengths * (lengths + PLACES_A_TOKEN)).sum()))
+        largest = int(np.argmax(places))
+        heavy = [data.examples[example].id for example in dict.fromkeys(table.group.of_example[plan[largest]].tolist())]
         validated = int(tested.lengths[tested.units(spec.questions)].sum())
-        told = {
-            "tokens": sum(steps),
-            "most_tokens": max(steps),
-            "validated_tokens": validated,
-            "held_out_tokens": int(tested.lengths.sum()),
-        }
-        found.append({**told, **took})
+        held = {"validated_tokens": validated, "held_out_tokens": int(tested.lengths.sum())}
+        found.append({"tokens": sum(steps), "heavy": heavy, "heavy_tokens": steps[largest], **held, **took})
     return found
 
 

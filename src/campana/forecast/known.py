@@ -103,7 +103,7 @@ def reading_table(stage: Stage) -> str:
 
 
 def reading_fact(stage: Stage) -> str:
-    """{"tokens", "most_tokens", "validated_tokens", "held_out_tokens", "seconds", "table_bytes"}; the same for every seed and rate."""
+    """{"tokens", "heavy", "heavy_tokens", "validated_tokens", "held_out_tokens", "seconds", "table_bytes"}; for all seeds."""
     spec: Any = stage.spec
     drawn = {name: getattr(spec, name) for name in ("questions", "batch_tokens", "steps", "plain_steps")}
     return f"reading {reading_table(stage)} {json.dumps(drawn)} {json.dumps(spec.objective.identity(), sort_keys=True)}"

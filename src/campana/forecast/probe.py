@@ -223,9 +223,12 @@ class _Probe:
 
     def _read_train(self, stage: Stage, readers: dict[str, Path]) -> None:
         spec: Any = stage.spec
+        work = self._facts.get(reading_fact(stage))
+        if work is None:
+            return
         self._say(f"{spec.objective.kind}: a few steps")
         out_dir = self._folder / f"reader-{stage.key[:16]}"
-        profile = read_train_profile(spec, self._reading_files(stage), out_dir, self._cache_dir)
+        profile = read_train_profile(spec, self._reading_files(stage), work, out_dir, self._cache_dir)
         self._calibration.read_train[read_train_profile_name(stage)] = profile
         self._calibration.save()
         encoder = encoder_of(stage)
@@ -239,6 +242,8 @@ class _Probe:
         assert isinstance(suite, Source)
         if encoder.key not in readers:
             self._read_train(trained, readers)
+        if encoder.key not in readers:
+            return
         self._say("a reader: some questions")
         out_dir = self._folder / f"read-{stage.key[:16]}"
         profile = read_answer_profile(stage.spec, readers[encoder.key], suite.path, out_dir, self._cache_dir)

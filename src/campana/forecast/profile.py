@@ -146,7 +146,7 @@ class ReadTrainProfile(_Coefficients):
     export_seconds: float
     peak_bytes: float
     peak_tokens: int
-    """Of the largest measured step."""
+    """Of the step that it was measured in."""
     token_bytes: float
     """What a token more in the largest step takes."""
     model_bytes: int
@@ -161,7 +161,7 @@ class ReadTrainProfile(_Coefficients):
 
     def memory_bytes(self, work: Mapping[str, Any]) -> int:
         """Peak of the process."""
-        return round(self.peak_bytes + (work["most_tokens"] - self.peak_tokens) * self.token_bytes + work["table_bytes"])
+        return round(self.peak_bytes + (work["heavy_tokens"] - self.peak_tokens) * self.token_bytes + work["table_bytes"])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,11 @@ from campana.forecast.profile import ReadAnswerProfile, ReadTrainProfile
 if TYPE_CHECKING:
     from campana.reading.examples import Example
 
-STEPS, FIRST_STEPS = 8, 2
-"""Optimiser steps of the measured run, and how many of them take memory for the first time."""
-HALF_STEPS = 2
-"""Of the second run with half the tokens, which tells what a token takes of memory."""
+STEPS, FIRST_STEPS = 16, 8
+"""Optimiser steps of the measured run, and how many of them are not timed: they take memory for the first time, and the library that
+multiplies makes a program for every new length."""
+HEAVY_STEPS = 2
+"""Of the run that only reads the largest step's questions, for the peak."""
 TOKENS_A_QUESTION = 64
 """The least that is reckoned with, when questions for the measured steps are chosen."""
 BLOCK = 16
@@ -44,17 +45,16 @@ class ReadingFiles:
     made: Path | None
 
 
-def read_train_profile(spec: Any, files: ReadingFiles, out_dir: Path, cache_dir: Path) -> ReadTrainProfile:
-    """Train for a few steps as a `read_train` stage does. The reader stays in `out_dir`."""
+def read_train_profile(spec: Any, files: ReadingFiles, work: Mapping[str, Any], out_dir: Path, cache_dir: Path) -> ReadTrainProfile:
+    """Train for a few steps as a `read_train` stage that does this work (`contents.reading_work`). The reader stays in `out_dir`."""
     others = Others()
-    found = in_child(run_read_train, out_dir.with_suffix(".json"), spec, files, out_dir, cache_dir, spec.batch_tokens, STEPS)
+    found = in_child(run_read_train, out_dir.with_suffix(".json"), spec, files, out_dir, cache_dir, STEPS, None)
+    heavy = _peak(spec, files, work["heavy"], out_dir.with_name(out_dir.name + "-heavy"), cache_dir)
     token_bytes = 0.0
-    if spec.objective.reads_vectors:  # its steps read rows beside those that they draw: how many, the data decides
-        half_dir = out_dir.with_name(out_dir.name + "-half")
-        batch = max(1, spec.batch_tokens // 2)
-        half = in_child(run_read_train, half_dir.with_suffix(".json"), spec, files, half_dir, cache_dir, batch, HALF_STEPS)
-        more = max(found["tokens"]) - max(half["tokens"])
-        token_bytes = max(0.0, (found["peak_memory_bytes"] - half["peak_memory_bytes"]) / more) if more > 0 else 0.0
+    if spec.objective.reads_vectors and len(work["heavy"]) > 1:  # how many rows its steps read, the data decides
+        half = _peak(spec, files, work["heavy"][::2], out_dir.with_name(out_dir.name + "-half"), cache_dir)
+        more = heavy["most_tokens"] - half["most_tokens"]
+        token_bytes = max(0.0, (heavy["peak_memory_bytes"] - half["peak_memory_bytes"]) / more) if more > 0 else 0.0
     busy = others.share()
     tokens, told = found["tokens"], found["told"]
     if len(told) != len(tokens) or len(told) <= FIRST_STEPS:
@@ -70,16 +70,27 @@ def read_train_profile(spec: Any, files: ReadingFiles, out_dir: Path, cache_dir:
         validation_token_seconds=seconds["validate"] / (2 * found["validated_tokens"]),
         fit_token_seconds=fit_seconds / found["find_tokens"],
         export_seconds=max(0.0, seconds["export"] - fit_seconds),
-        peak_bytes=found["peak_memory_bytes"],
-        peak_tokens=max(tokens),
+        peak_bytes=max(found["peak_memory_bytes"], heavy["peak_memory_bytes"]),
+        peak_tokens=heavy["most_tokens"],
         token_bytes=token_bytes,
         model_bytes=sum(path.stat().st_size for path in (out_dir / "model").iterdir()),
         busy=busy,
     )
 
 
-def run_read_train(spec: Any, files: ReadingFiles, out_dir: Path, cache_dir: Path, batch_tokens: int, num_steps: int) -> dict[str, Any]:
-    """A short run of the trainer: when each step was done and how many tokens it read, phases, peak; and how long the fit reads."""
+def _peak(spec: Any, files: ReadingFiles, only: Sequence[str], out_dir: Path, cache_dir: Path) -> dict[str, Any]:
+    """Train on a few questions: the peak, and the tokens of the largest step."""
+    found = in_child(run_read_train, out_dir.with_suffix(".json"), spec, files, out_dir, cache_dir, HEAVY_STEPS, list(only))
+    return {"peak_memory_bytes": found["peak_memory_bytes"], "most_tokens": max(found["tokens"])}
+
+
+def run_read_train(
+    spec: Any, files: ReadingFiles, out_dir: Path, cache_dir: Path, num_steps: int, only: Sequence[str] | None
+) -> dict[str, Any]:
+    """A short run of the trainer: when each step was done and how many tokens it read, phases, peak; and how long the fit reads.
+
+    `only`: ids of the questions that it draws; None: some of all.
+    """
     from campana.reading.files import load_examples
     from campana.reading.reader import Reader
     from campana.reading.training.data import training_data
@@ -87,7 +98,10 @@ def run_read_train(spec: Any, files: ReadingFiles, out_dir: Path, cache_dir: Pat
     from campana.reading.training.questions import TrainingTable
 
     data = training_data(files.train, files.made, spec.made_as)
-    examples = blocks(data.examples, num_steps * batch_tokens // TOKENS_A_QUESTION)
+    examples = blocks(data.examples, num_steps * spec.batch_tokens // TOKENS_A_QUESTION)
+    if only is not None:
+        wanted = frozenset(only)
+        examples = [example for example in data.examples if example.id in wanted]
     chosen = {example.id for example in examples}
     held_out = of_both_kinds(load_examples(files.held_out), HELD_OUT)
     told: list[float] = []
@@ -102,7 +116,7 @@ def run_read_train(spec: Any, files: ReadingFiles, out_dir: Path, cache_dir: Pat
         steps=num_steps,
         plain_steps=0,
         questions=spec.questions,
-        batch_tokens=batch_tokens,
+        batch_tokens=spec.batch_tokens,
         learning_rate=1e-6,
         schedule=spec.schedule,
         optimizer=spec.optimizer,
