@@ -24,7 +24,7 @@ def said_by(code: str) -> str:
 
 @pytest.fixture
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("LD_PRELOAD", "MIMALLOC_PURGE_DELAY", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+    for name in ("LD_PRELOAD", "MIMALLOC_PURGE_DELAY", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 

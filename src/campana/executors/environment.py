@@ -17,12 +17,16 @@ with other work do half of what they could; this costs nothing on an idle machin
 PRIMITIVES = "128"
 """Products that oneDNN keeps ready. Every length of a pack asks for its own: the 1,024 that it keeps by default
 are mostly of packs that will not come again, and a seventh of a small run's memory (`benchmarks/NOTES.md`)."""
+WRAPPED = "256"
+"""Products that torch keeps beside those, readied oneDNN ones with their programs, of 1,024. A training of readers, whose steps are all of
+other lengths, held 0.3 GB of them; with 64 a training of mixed rows was a tenth slower (`benchmarks/NOTES.md`)."""
 MIMALLOC = "cmeel.prefix/lib/libmimalloc.so"
 
 
 def task_environment() -> dict[str, str]:
     """The environment of a new process that runs tasks."""
-    return {"GOMP_SPINCOUNT": SPINS, "ONEDNN_PRIMITIVE_CACHE_CAPACITY": PRIMITIVES, **_allocator(), **os.environ}
+    kept = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": PRIMITIVES, "LRU_CACHE_CAPACITY": WRAPPED}
+    return {"GOMP_SPINCOUNT": SPINS, **kept, **_allocator(), **os.environ}
 
 
 def start_anew() -> None:

@@ -9,6 +9,7 @@ It owns how long those measurements are. A training run leaves a reader, with wh
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,8 @@ from campana.forecast.profile import ReadAnswerProfile, ReadTrainProfile
 if TYPE_CHECKING:
     from campana.reading.examples import Example
 
-STEPS, FIRST_STEPS = 16, 8
-"""Optimiser steps of the measured run, and how many of them are not timed: they take memory for the first time, and the library that
-multiplies makes a program for every new length."""
+STEPS, FIRST_STEPS = 16, 4
+"""Optimiser steps of the measured run, and how many of them are not timed: they take memory for the first time."""
 HEAVY_STEPS = 2
 """Of the run that only reads the largest step's questions, for the peak."""
 TOKENS_A_QUESTION = 64
@@ -48,8 +48,8 @@ class ReadingFiles:
 def read_train_profile(spec: Any, files: ReadingFiles, work: Mapping[str, Any], out_dir: Path, cache_dir: Path) -> ReadTrainProfile:
     """Train for a few steps as a `read_train` stage that does this work (`contents.reading_work`). The reader stays in `out_dir`."""
     others = Others()
+    heavy = _peak(spec, files, work["heavy"], out_dir.with_name(out_dir.name + "-heavy"), cache_dir)  # first: the host hands out memory
     found = in_child(run_read_train, out_dir.with_suffix(".json"), spec, files, out_dir, cache_dir, STEPS, None)
-    heavy = _peak(spec, files, work["heavy"], out_dir.with_name(out_dir.name + "-heavy"), cache_dir)
     token_bytes = 0.0
     if spec.objective.reads_vectors and len(work["heavy"]) > 1:  # how many rows its steps read, the data decides
         half = _peak(spec, files, work["heavy"][::2], out_dir.with_name(out_dir.name + "-half"), cache_dir)
@@ -60,7 +60,8 @@ def read_train_profile(spec: Any, files: ReadingFiles, work: Mapping[str, Any], 
     if len(told) != len(tokens) or len(told) <= FIRST_STEPS:
         raise StageFailed("too few steps were measured")
     seconds = {phase: spent * (1 - busy) for phase, spent in found["seconds"].items()}
-    token_seconds = (told[-1] - told[FIRST_STEPS - 1]) / sum(tokens[FIRST_STEPS:]) * (1 - busy)
+    spans = zip(told[FIRST_STEPS - 1 :], told[FIRST_STEPS:], tokens[FIRST_STEPS:], strict=False)
+    token_seconds = statistics.median((end - start) / count for start, end, count in spans) * (1 - busy)
     fit_seconds = found["find_seconds"] * (1 - busy)
     return ReadTrainProfile(
         load_seconds=seconds["load"],
@@ -178,11 +179,11 @@ def read_answer_profile(spec: Any, reader_dir: Path, suite_path: Path, out_dir: 
     few, many = found["few"], found["many"]
     score_seconds, question_seconds = line([few["questions"], many["questions"]], [each["seconds"]["score"] for each in (few, many)])
     return ReadAnswerProfile(
-        load_seconds=many["seconds"]["load"] * quiet,
+        load_seconds=few["seconds"]["load"] * quiet,  # of the first call, as in a stage's process
         token_seconds=many["seconds"]["read"] / many["tokens"] * quiet,
         score_seconds=score_seconds * quiet,
         score_question_seconds=question_seconds * quiet,
-        other_seconds=max(0.0, many["wall"] - sum(many["seconds"].values())) * quiet,
+        other_seconds=max(0.0, few["wall"] - sum(few["seconds"].values())) * quiet,
         peak_bytes=many["peak_memory_bytes"],
         question_bytes=many["disk_bytes"] / many["questions"],
         busy=1 - quiet,
