@@ -33,6 +33,10 @@ ROW_QUANTUM = 32
 """Rows of the packed engine's passes are padded to a multiple of this (`generation.lean`)."""
 
 
+QUESTION_BYTES = 20_000
+"""Of memory, a question more that a reader answers: 6,078 of SQuAD take 0.12 GB more than 192."""
+
+
 class _Coefficients:
     SCHEMA: ClassVar[str]
 
@@ -174,6 +178,8 @@ class ReadAnswerProfile(_Coefficients):
     score_question_seconds: float
     other_seconds: float
     peak_bytes: float
+    num_questions: int
+    """That it was measured with."""
     question_bytes: float
     """On the disk."""
     busy: float = 0.0
@@ -182,6 +188,10 @@ class ReadAnswerProfile(_Coefficients):
         """Of a whole stage with these questions (`contents.suite_work`)."""
         score = self.score_seconds + work["questions"] * self.score_question_seconds
         return self.load_seconds + work["tokens"] * self.token_seconds + score + self.other_seconds
+
+    def memory_bytes(self, work: Mapping[str, Any]) -> int:
+        """Peak of the process."""
+        return round(self.peak_bytes + max(0, work["questions"] - self.num_questions) * QUESTION_BYTES)
 
 
 def padded_rows(rows: int, quantum: int) -> int:

@@ -84,7 +84,7 @@ def answering(known: Known, calibration: Calibration, history: History, stage: S
     if work is None or profile is None:
         return _answering_by_history(history, stage, spec)
     disk = round(work["questions"] * profile.question_bytes)
-    return _corrected(history, "read_answer", profile.seconds(work), round(profile.peak_bytes), disk)
+    return _corrected(history, "read_answer", profile.seconds(work), profile.memory_bytes(work), disk)
 
 
 def checking(known: Known, history: History, stage: Stage) -> Expected:

@@ -185,6 +185,7 @@ def read_answer_profile(spec: Any, reader_dir: Path, suite_path: Path, out_dir: 
         score_question_seconds=question_seconds * quiet,
         other_seconds=max(0.0, few["wall"] - sum(few["seconds"].values())) * quiet,
         peak_bytes=many["peak_memory_bytes"],
+        num_questions=many["questions"],
         question_bytes=many["disk_bytes"] / many["questions"],
         busy=1 - quiet,
     )
