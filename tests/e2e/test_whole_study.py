@@ -171,14 +171,3 @@ def test_the_inline_executor_gives_the_same_report(finished: Path, campana: Camp
     folder = copy_of(finished, tmp_path / "inline", store=False)
     campana("run", "study.yaml", "--executor", "inline", cwd=folder)
     assert without_measured(report_of(folder)) == without_measured(report_of(finished))
-
-
-def test_stages_of_few_cores_run_side_by_side(finished: Path, campana: Campana, tmp_path: Path) -> None:
-    folder = copy_of(finished, tmp_path / "narrow", store=False)
-    assert "--cores" in campana("run", "study.yaml", "--cores", "0", cwd=folder, expect=2).stderr
-    campana("run", "study.yaml", "--cores", "1", cwd=folder)
-    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / ".campana").rglob("manifest.json")]
-    tuned = [each["execution"] for each in manifests if each["label"].startswith("tune ")]
-    assert {each["resources"]["cores"] for each in tuned} == {1}
-    assert all(each.get("expected", {}).get("seconds") is None for each in tuned)  # times were measured with all cores
-    assert set(plan_of(campana, folder)) == {"built"}

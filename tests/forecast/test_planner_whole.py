@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+
+from campana.core.machine import this_machine
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +86,19 @@ def test_a_run_records_what_was_predicted_and_the_report_compares(planned: Any, 
     page = (folder / ".campana/reports/study/report.html").read_text(encoding="utf-8")
     assert "Predicted and actual" in page
     assert json.loads(campana("plan", "study.yaml", "--json").stdout)["forecast"] is None, "nothing is left to predict"
+
+
+@pytest.mark.skipif(this_machine().cores < 2, reason="a stage of one core has the whole machine")
+@pytest.mark.usefixtures("planned")
+def test_stages_of_few_cores_run_side_by_side_and_their_times_are_not_foretold(campana: Call, folder: Path) -> None:
+    told = campana("run", "study.yaml", "--store", "narrow", "--cores", "1").stderr
+    running = [{"start": 1, "built": -1}.get(line.split()[0], 0) for line in told.splitlines() if line.strip()]
+    assert max(accumulate(running)) > 1
+    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in (folder / "narrow").rglob("manifest.json")]
+    tuned = [each["execution"] for each in manifests if each["kind"] == "tune"]
+    assert {each["resources"]["cores"] for each in tuned} == {1}
+    assert {each["expected"]["seconds"] for each in tuned} == {None}
+    assert all(each["expected"]["memory_bytes"] > 10**8 for each in tuned), "what is needed to run them together is known"
 
 
 def test_layers_that_only_the_model_can_name_do_not_end_a_plan(campana: Call, folder: Path) -> None:

@@ -15,8 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny_readers  # found by the line above
 from toy_questions import WHOLE, world
 
+from campana.reading.files import write_examples
 from campana.reading.training.job import ReadTrainJob
 from campana.reading.training.objectives.cross_entropy import CrossEntropy
+from campana.reading.triples import write_families
 from campana.tuning.options import AdamW, Schedule
 
 
@@ -50,6 +52,21 @@ def save_encoder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return save
+
+
+@pytest.fixture
+def study_folder(save_encoder: Callable[..., Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Write a study file and what `toy_questions.STUDY` names: an encoder, three documents of questions, made counterparts."""
+
+    def write(text: str) -> Path:
+        save_encoder()
+        for kind in ("train", "held_out", "test"):
+            write_examples(tmp_path / f"{kind}.jsonl", world(f"{kind}-", kind)[0])
+        write_families(tmp_path / "made.jsonl", world("train-", "train")[1])
+        (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_questions import world
+from toy_questions import STUDY, world
 
 from campana.errors import DataError, StudyError
 from campana.reading.calibration import auroc
@@ -19,38 +19,8 @@ from campana.reading.examples import Example
 from campana.reading.files import write_examples
 from campana.reading.intervals import intervals
 from campana.reading.suite import passage_numbers, questions_of
-from campana.reading.triples import Family, write_families
+from campana.reading.triples import Family
 from campana.study import Study, load_study
-
-STUDY = """\
-question: Does spanCL teach a reader to abstain?
-primary: {measure: score, contrast: [objective=spancl, objective=cross_entropy]}
-seeds: [0, 1]
-models: {tiny: encoder}
-data: {train: {path: train.jsonl}, held_out: {path: held_out.jsonl}, made: {path: made.jsonl}}
-suites: {asked: {path: test.jsonl, format: reading}}
-base:
-  model: tiny
-  read:
-    train: train
-    held_out: held_out
-    suite: asked
-    made: made
-    made_as: contrast
-    spans: {steps: 60, lr: 5.0e-3}
-    steps: 60
-    plain_steps: 10
-    lr: 5.0e-3
-    batch_tokens: 256
-    dropout: 0
-    max_length: 64
-    overlap: 8
-factors:
-  objective:
-    cross_entropy: {read.objective: cross_entropy}
-    spancl: {read.objective: {kind: spancl, weight: 0.5}}
-measure: {average: macro}
-"""
 
 LEARNT = STUDY.replace("    steps: 60\n", "    steps: 120\n").replace("    lr: 5.0e-3\n", "    lr: 3.0e-3\n")
 """STUDY at steps and a rate with which all 24 readers (6 encoders, 2 seeds, 2 objectives) learnt this world; with its own, 23 did."""
@@ -62,14 +32,9 @@ def asked(kind: str) -> tuple[list[Example], list[Family]]:
 
 
 @pytest.fixture
-def folder(save_encoder: Callable[..., Path], tmp_path: Path) -> Path:
+def folder(study_folder: Callable[[str], Path]) -> Path:
     """A study file and what it names."""
-    save_encoder()
-    for kind in ("train", "held_out", "test"):
-        write_examples(tmp_path / f"{kind}.jsonl", asked(kind)[0])
-    write_families(tmp_path / "made.jsonl", asked("train")[1])
-    (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
-    return tmp_path
+    return study_folder(STUDY)
 
 
 def changed(folder: Path, *pairs: tuple[str, str]) -> Study:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_questions import world
+from toy_questions import STUDY, world
 
 from campana.core.index import Index
 from campana.core.store import Store
@@ -18,52 +18,24 @@ from campana.forecast.calibration import Facts
 from campana.forecast.contents import reading_work
 from campana.forecast.known import encoder_of, reading_fact, suite_fact
 from campana.forecast.timed_reading import blocks, of_both_kinds
-from campana.reading.files import write_examples
-from campana.reading.triples import write_families
 from campana.stages.read_answer import ReadAnswer
 from campana.stages.read_train import ReadTrain
 from campana.study import load_study
 
-STUDY = """\
-question: Does spanCL teach a reader to abstain?
-primary: {measure: score, contrast: [objective=spancl, objective=cross_entropy]}
-seeds: [0]
-models: {tiny: encoder}
-data: {train: {path: train.jsonl}, held_out: {path: held_out.jsonl}, made: {path: made.jsonl}}
-suites: {asked: {path: test.jsonl, format: reading}}
-base:
-  model: tiny
-  read:
-    train: train
-    held_out: held_out
-    suite: asked
-    made: made
-    spans: {steps: 6, lr: 5.0e-3}
-    questions: balanced
-    steps: 12
-    plain_steps: 4
-    lr: 5.0e-3
-    batch_tokens: 256
-    max_length: 64
-    overlap: 8
-factors:
-  objective:
-    cross_entropy: {read.objective: cross_entropy}
-    spancl: {read.objective: {kind: spancl, weight: 0.5}}
-measure: {average: macro}
-"""
+SHORT = (
+    STUDY.replace("[0, 1]", "[0]").replace("steps: 60", "steps: 12").replace("plain_steps: 10", "plain_steps: 4\n    questions: balanced")
+)
+"""Few steps, and as many questions of both kinds, which a plan must draw as the training does."""
+assert SHORT.count("steps: 12") == 2
+assert "balanced" in SHORT
 
 
 @pytest.fixture
-def folder(save_encoder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(study_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study file, what it names, and a cache of its own."""
-    save_encoder()
-    monkeypatch.setenv("CAMPANA_CACHE", str(tmp_path / "cache"))
-    for kind in ("train", "held_out", "test"):
-        write_examples(tmp_path / f"{kind}.jsonl", world(f"{kind}-", kind)[0])
-    write_families(tmp_path / "made.jsonl", world("train-", "train")[1])
-    (tmp_path / "study.yaml").write_text(STUDY, encoding="utf-8")
-    return tmp_path
+    folder = study_folder(SHORT)
+    monkeypatch.setenv("CAMPANA_CACHE", str(folder / "cache"))
+    return folder
 
 
 def plan(*words: object) -> subprocess.CompletedProcess[str]:
@@ -101,9 +73,7 @@ def test_a_plan_measures_readers_once_and_knows_what_they_read(folder: Path, cam
         if isinstance(stage.spec, ReadAnswer):
             fact = facts.get(suite_fact(stage)) or {}
             assert (fact["tokens"], fact["questions"]) == (meter["tokens"], meter["questions"])
-    assert {encoder.key for stage in stages.values() if (encoder := encoder_of(stage))} == {
-        entry.key for entry in Index.load(store).by_kind["model"]
-    }
+    assert {encoder_of(stage).key for stage in stages.values()} == {entry.key for entry in Index.load(store).by_kind["model"]}
 
 
 def test_objectives_that_read_more_are_counted_with_it(folder: Path) -> None:

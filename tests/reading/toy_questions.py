@@ -12,6 +12,36 @@ from campana.reading.triples import Counterpart, Family
 NAMES, CITIES, YEARS = ("Anna", "Ben"), ("Rome", "Paris"), ("1998", "2001")
 WHOLE = Settings(max_length=128)
 """Every passage in one window."""
+STUDY = """\
+question: Does spanCL teach a reader to abstain?
+primary: {measure: score, contrast: [objective=spancl, objective=cross_entropy]}
+seeds: [0, 1]
+models: {tiny: encoder}
+data: {train: {path: train.jsonl}, held_out: {path: held_out.jsonl}, made: {path: made.jsonl}}
+suites: {asked: {path: test.jsonl, format: reading}}
+base:
+  model: tiny
+  read:
+    train: train
+    held_out: held_out
+    suite: asked
+    made: made
+    made_as: contrast
+    spans: {steps: 60, lr: 5.0e-3}
+    steps: 60
+    plain_steps: 10
+    lr: 5.0e-3
+    batch_tokens: 256
+    dropout: 0
+    max_length: 64
+    overlap: 8
+factors:
+  objective:
+    cross_entropy: {read.objective: cross_entropy}
+    spancl: {read.objective: {kind: spancl, weight: 0.5}}
+measure: {average: macro}
+"""
+"""Of spanCL and cross-entropy, on files that the fixture `study_folder` writes."""
 
 
 def world(prefix: str = "", document: str | None = None) -> tuple[list[Example], list[Family]]:

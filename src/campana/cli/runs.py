@@ -13,6 +13,7 @@ from campana.cli.plans import Opened, open_study, plan_of
 from campana.cli.results import publish_report
 from campana.core.executor import Executor
 from campana.core.graph import by_key
+from campana.core.machine import this_machine
 from campana.core.runner import run
 from campana.errors import StoreError, UserError
 from campana.models.cache import default_cache_dir
@@ -31,7 +32,7 @@ def run_study(study_path: Path, store_path: Path, executor_name: str, output: Pa
     opened = open_study(study_path, store_path, cores)
     _record(opened)
     expected = forecast(opened, plan_of(opened), probe=False).expected
-    if cores is not None:
+    if cores is not None and cores < this_machine().cores:
         expected = {key: replace(told, seconds=None) for key, told in expected.items()}
     executor = _executor(executor_name)
     try:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from campana.core.index import Index
 from campana.core.manifest import Manifest, machine_facts
+from campana.core.spec import Expected
 from campana.core.store import Store
 from campana.errors import CampanaError
 
@@ -44,6 +45,11 @@ class History:
             found = statistics.median(ratios) if len(ratios) >= ENOUGH else 1.0
             self._corrections[kind, quantity] = min(max(found, LIMITS[0]), LIMITS[1])
         return self._corrections[kind, quantity]
+
+    def corrected(self, kind: str, seconds: float, memory_bytes: int, disk_bytes: int | None) -> Expected:
+        """An uncorrected prediction, as the past bends it."""
+        faster, smaller = self.correction(kind, "seconds"), self.correction(kind, "memory_bytes")
+        return Expected(seconds * faster, round(memory_bytes * smaller), disk_bytes, seconds_factor=faster, memory_factor=smaller)
 
     def _ratios(self, kind: str, quantity: Quantity) -> Iterator[float]:
         for manifest in self.finished(kind):

@@ -70,7 +70,7 @@ def answer_profile_name(shape: Shape, spec: Any) -> str:
     return f"{shape_name(shape)} {json.dumps({'engine': getattr(engine, 'kind', ''), 'precision': spec.precision})}"
 
 
-def encoder_of(stage: Stage) -> Stage | None:
+def encoder_of(stage: Stage) -> Stage:
     """The `model` stage that a reader's training or answering begins with."""
     before = input_stage(stage, "reader") or input_stage(stage, "start")
     return stage if before is None else encoder_of(before)
@@ -79,27 +79,24 @@ def encoder_of(stage: Stage) -> Stage | None:
 def read_train_profile_name(stage: Stage) -> str:
     """Of a `read_train` stage."""
     spec: Any = stage.spec
-    encoder = encoder_of(stage)
     objective: Part = spec.objective
     kept = {"objective": getattr(objective, "kind", ""), "dropout": bool(spec.dropout), "precision": spec.precision}
     rest = {"batch": spec.batch_tokens, "max_length": spec.max_length}
-    return f"{'' if encoder is None else encoder.key} {json.dumps({**kept, **rest})}"
+    return f"{encoder_of(stage).key} {json.dumps({**kept, **rest})}"
 
 
 def read_answer_profile_name(stage: Stage) -> str:
     """Of a `read_answer` stage."""
     spec: Any = stage.spec
-    encoder = encoder_of(stage)
-    return f"{'' if encoder is None else encoder.key} {spec.precision} {_windows(_training(stage))}"
+    return f"{encoder_of(stage).key} {spec.precision} {_windows(_training(stage))}"
 
 
 def reading_table(stage: Stage) -> str:
     """`read_train` stages of one name learn from the same table of windows."""
     spec: Any = stage.spec
-    encoder = encoder_of(stage)
     files = {name: each.identity for name, each in stage.inputs.items() if isinstance(each, Source)}
     made_as = spec.made_as if "made" in files else ""
-    return json.dumps([files, "" if encoder is None else encoder.key, made_as, _windows(spec)], sort_keys=True)
+    return json.dumps([files, encoder_of(stage).key, made_as, _windows(spec)], sort_keys=True)
 
 
 def reading_fact(stage: Stage) -> str:
@@ -112,9 +109,9 @@ def reading_fact(stage: Stage) -> str:
 def suite_fact(stage: Stage) -> str:
     """{"questions", "tokens"}: of a `read_answer` stage."""
     spec: Any = stage.spec
-    encoder, suite = encoder_of(stage), stage.inputs["suite"]
+    suite = stage.inputs["suite"]
     assert isinstance(suite, Source)
-    return f"suite {suite.identity} {'' if encoder is None else encoder.key} {spec.max_items} {_windows(_training(stage))}"
+    return f"suite {suite.identity} {encoder_of(stage).key} {spec.max_items} {_windows(_training(stage))}"
 
 
 def _training(answering: Stage) -> Any:

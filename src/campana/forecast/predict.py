@@ -141,7 +141,7 @@ class Forecaster:
             return replace(self._tune_by_history(spec, shape, passes, model.key), disk_bytes=disk)
         seconds = profile.seconds(passes, shape, method, export=spec.export)
         memory = profile.memory_bytes(passes.max_tokens, shape, method, spec.precision, several=packs_are_several(spec))
-        return self._corrected("tune", seconds, memory, disk)
+        return self.history.corrected("tune", seconds, memory, disk)
 
     def _tune_by_history(self, spec: Tune, shape: Shape, passes: TrainingPasses, model_key: str) -> Expected:
         """From the rate of finished stages of the same method alone: good to a third or so."""
@@ -171,13 +171,9 @@ class Forecaster:
             return Expected(flops / rate if rate else None, memory, disk)
         method: Any = None if tuned is None else getattr(tuned.spec, "method", None)
         adapted = method is not None and num_trainable(shape, method) < num_parameters(shape)
-        return self._corrected(
+        return self.history.corrected(
             "generate", profile.seconds(calls, shape, adapted=adapted, each=each), profile.memory_bytes(calls, shape, each=each), disk
         )
-
-    def _corrected(self, kind: str, seconds: float, memory: int, disk: int | None) -> Expected:
-        faster, smaller = self.history.correction(kind, "seconds"), self.history.correction(kind, "memory_bytes")
-        return Expected(seconds * faster, round(memory * smaller), disk, seconds_factor=faster, memory_factor=smaller)
 
     # Passes
 

@@ -38,6 +38,7 @@ from campana.forecast.known import (
     reading_fact,
     reading_table,
     rows_fact,
+    suite_fact,
     tune_profile_name,
 )
 from campana.forecast.predict import Needs, missing_knowledge
@@ -96,11 +97,11 @@ class _Probe:
 
     def _readers(self, needs: ReaderNeeds) -> None:
         tables: dict[str, list[Stage]] = {}
-        for name, stage in needs.work.items():
+        for stage in needs.work.values():
             if isinstance(stage.spec, ReadTrain):
                 tables.setdefault(reading_table(stage), []).append(stage)
             else:
-                self._try(stage.label, lambda name=name, stage=stage: self._suite(name, stage))
+                self._try(stage.label, lambda stage=stage: self._suite(stage))
         for stages in tables.values():
             self._try(stages[0].label, lambda stages=stages: self._windows(stages))
         readers: dict[str, Path] = {}
@@ -199,10 +200,8 @@ class _Probe:
 
     def _reading_files(self, stage: Stage) -> ReadingFiles:
         """Of a `read_train` stage; the encoder stands for whatever it goes on from."""
-        encoder = encoder_of(stage)
-        assert encoder is not None
         paths = {name: each.path for name, each in stage.inputs.items() if isinstance(each, Source)}
-        return ReadingFiles(self._model_dir(encoder), paths["train"], paths["held_out"], paths.get("made"))
+        return ReadingFiles(self._model_dir(encoder_of(stage)), paths["train"], paths["held_out"], paths.get("made"))
 
     def _windows(self, stages: list[Stage]) -> None:
         """Facts of `read_train` stages that learn from one table."""
@@ -213,13 +212,14 @@ class _Probe:
         for stage, work in zip(stages, found, strict=True):
             self._facts.put(reading_fact(stage), work)
 
-    def _suite(self, name: str, stage: Stage) -> None:
+    def _suite(self, stage: Stage) -> None:
         trained, suite = input_stage(stage, "reader"), stage.inputs["suite"]
         assert trained is not None
         assert isinstance(suite, Source)
         spec: Any = stage.spec
         start = self._reading_files(trained).start
-        self._facts.put(name, in_child(suite_work, self._folder / "suite.json", trained.spec, start, suite.path, spec.max_items))
+        work = in_child(suite_work, self._folder / "suite.json", trained.spec, start, suite.path, spec.max_items)
+        self._facts.put(suite_fact(stage), work)
 
     def _read_train(self, stage: Stage, readers: dict[str, Path]) -> None:
         spec: Any = stage.spec
@@ -231,13 +231,10 @@ class _Probe:
         profile = read_train_profile(spec, self._reading_files(stage), work, out_dir, self._cache_dir)
         self._calibration.read_train[read_train_profile_name(stage)] = profile
         self._calibration.save()
-        encoder = encoder_of(stage)
-        assert encoder is not None
-        readers[encoder.key] = out_dir / "model"
+        readers[encoder_of(stage).key] = out_dir / "model"
 
     def _read_answer(self, stage: Stage, readers: dict[str, Path]) -> None:
         encoder, trained, suite = encoder_of(stage), input_stage(stage, "reader"), stage.inputs["suite"]
-        assert encoder is not None
         assert trained is not None
         assert isinstance(suite, Source)
         if encoder.key not in readers:

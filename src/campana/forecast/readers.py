@@ -1,6 +1,6 @@
 """Predictions of a reader's stages: from what they read and a profile of this machine, else from finished stages alone.
 
-    training(forecaster.known, calibration, history, stage)       # Expected; None where nothing is known
+    training(known, calibration, history, stage, spec)       # Expected; None where nothing is known
 
 Training and answering are counted in tokens read: those of all rows that the steps draw or an objective adds, without their padding.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from campana.core.spec import Expected
@@ -38,11 +38,11 @@ CHECK_SECONDS, CHECK_QUESTION_SECONDS = 0.2, 1e-4
 class ReaderNeeds:
     """What a probe has to find out of readers, each with a stage that shows it."""
 
-    work: Mapping[str, Stage] = field(default_factory=dict[str, "Stage"])
+    work: Mapping[str, Stage]
     """Facts of `read_train` and `read_answer` stages that are not known."""
-    train: tuple[Stage, ...] = ()
+    train: tuple[Stage, ...]
     """`read_train` stages, one a profile that is missing."""
-    answer: tuple[Stage, ...] = ()
+    answer: tuple[Stage, ...]
     """`read_answer` stages, one a profile that is missing."""
 
     @property
@@ -75,7 +75,7 @@ def training(known: Known, calibration: Calibration, history: History, stage: St
     if work is None or profile is None:
         return _training_by_history(history, spec)
     seconds = profile.seconds(work, spec.num_evaluations, fit=spec.fit != "none")
-    return _corrected(history, "read_train", seconds, profile.memory_bytes(work), profile.model_bytes + STEP_BYTES * spec.steps)
+    return history.corrected("read_train", seconds, profile.memory_bytes(work), profile.model_bytes + STEP_BYTES * spec.steps)
 
 
 def answering(known: Known, calibration: Calibration, history: History, stage: Stage, spec: ReadAnswer) -> Expected:
@@ -84,7 +84,7 @@ def answering(known: Known, calibration: Calibration, history: History, stage: S
     if work is None or profile is None:
         return _answering_by_history(history, stage, spec)
     disk = round(work["questions"] * profile.question_bytes)
-    return _corrected(history, "read_answer", profile.seconds(work), profile.memory_bytes(work), disk)
+    return history.corrected("read_answer", profile.seconds(work), profile.memory_bytes(work), disk)
 
 
 def checking(known: Known, history: History, stage: Stage) -> Expected:
@@ -94,11 +94,6 @@ def checking(known: Known, history: History, stage: Stage) -> Expected:
     if work is None:
         return Expected(seconds=history.seconds("read_check"))
     return Expected(CHECK_SECONDS + CHECK_QUESTION_SECONDS * work["questions"], None, SCORE_BYTES * work["questions"])
-
-
-def _corrected(history: History, kind: str, seconds: float, memory: int, disk: int) -> Expected:
-    faster, smaller = history.correction(kind, "seconds"), history.correction(kind, "memory_bytes")
-    return Expected(seconds * faster, round(memory * smaller), disk, seconds_factor=faster, memory_factor=smaller)
 
 
 def _training_by_history(history: History, spec: ReadTrain) -> Expected:

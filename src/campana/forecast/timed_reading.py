@@ -1,6 +1,6 @@
 """How fast and how big a reader's training and answering are here: a few steps and some questions, by the code of the stages.
 
-    profile = read_train_profile(spec, files, out_dir, cache_dir)
+    profile = read_train_profile(spec, files, work, out_dir, cache_dir)
     profile = read_answer_profile(spec, out_dir / "model", suite_path, folder, cache_dir)
 
 It owns how long those measurements are. A training run leaves a reader, with which answering is measured.
@@ -99,10 +99,13 @@ def run_read_train(
     from campana.reading.training.questions import TrainingTable
 
     data = training_data(files.train, files.made, spec.made_as)
-    examples = blocks(data.examples, num_steps * spec.batch_tokens // TOKENS_A_QUESTION)
-    if only is not None:
+    questions = spec.questions
+    if only is None:
+        examples = blocks(data.examples, num_steps * spec.batch_tokens // TOKENS_A_QUESTION)
+    else:
         wanted = frozenset(only)
         examples = [example for example in data.examples if example.id in wanted]
+        questions = "all" if questions == "balanced" else questions  # all of them, whatever their kinds
     chosen = {example.id for example in examples}
     held_out = of_both_kinds(load_examples(files.held_out), HELD_OUT)
     told: list[float] = []
@@ -116,7 +119,7 @@ def run_read_train(
         objective=spec.objective,
         steps=num_steps,
         plain_steps=0,
-        questions=spec.questions,
+        questions=questions,
         batch_tokens=spec.batch_tokens,
         learning_rate=1e-6,
         schedule=spec.schedule,
@@ -146,7 +149,7 @@ def run_read_train(
         "seconds": meter["seconds"],
         "wall": wall,
         "peak_memory_bytes": meter["peak_memory_bytes"],
-        "validated_tokens": int(tested.lengths[tested.units(spec.questions)].sum()),
+        "validated_tokens": int(tested.lengths[tested.units(questions)].sum()),
         "find_seconds": find_seconds,
         "find_tokens": int(tested.lengths.sum()),
     }
