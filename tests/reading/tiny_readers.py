@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any
 
@@ -62,6 +63,30 @@ def _byte_level() -> str:
     backend.train_from_iterator(TEXT * 20, trainer)
     backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False, add_prefix_space=False)
     return backend.to_str()
+
+
+def decoder_tokens() -> Any:
+    """A language model's tokenizer: the bytes of `byte_level`, no form for two texts, `<s>` before a text."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    stored = json.loads(_byte_level())
+    backend = Tokenizer.from_str(json.dumps(stored | {"post_processor": None}))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+
+
+def tiny_decoder(kind: str = "Llama", seed: int = 0, **changes: Any) -> Any:
+    """A two-layer language model of a kind that transformers knows, random weights."""
+    import torch
+    import transformers
+
+    sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    if kind != "GPT2":
+        sizes |= {"num_key_value_heads": 1, "head_dim": 16}
+    torch.manual_seed(seed)
+    known = {"vocab_size": 320, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    config = getattr(transformers, f"{kind}Config")(**{**known, **sizes, **changes})
+    return transformers.AutoModelForCausalLM.from_config(config).eval()
 
 
 def tiny_bert(seed: int = 0, **changes: Any) -> Any:

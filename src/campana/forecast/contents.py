@@ -119,7 +119,8 @@ def suite_work(spec: Any, start_dir: Path, suite_path: Path, max_items: int | No
 
 def _reader(start_dir: Path, spec: Any) -> Any:
     """A reader that `spec`, a `read_train` stage, begins with."""
-    from campana.reading.reader import Reader, load_span_model
+    from campana.reading.encoder import load_span_model
+    from campana.reading.reader import Reader
 
     model, tokenizer, _ = load_span_model(start_dir)
     return Reader.of(model, tokenizer, {"settings": spec.settings.as_dict()})

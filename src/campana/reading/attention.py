@@ -1,9 +1,10 @@
 """Attention of an encoder's rows by compiled code, for bf16 on a CPU. Registered with transformers as `campana_rows`.
 
-    if use_compiled(model, compiled): ...      # else the model is as it was
+    if use_compiled(model, compiled, longest=384): ...      # else the model is as it was
 
 A row attends to its own tokens and its padding to itself, as two segments of one pack: no mask, no scores of padding. An encoder takes it
-where its layers ask for nothing else (positions in the scores, windows, dropout of weights), and compute the same by it on numbers.
+where its layers ask for nothing else (positions in the scores, windows within a row, dropout of weights), and compute the same by it on
+numbers.
 
 Shapes: B rows, L their padded length, H heads, D head size.
 """
@@ -24,19 +25,23 @@ if TYPE_CHECKING:
     from campana.native.compiled import Compiled
 
 NAME = "campana_rows"
-REFUSED = ("s_aux", "position_bias", "softcap", "sliding_window", "head_mask", "is_causal")
+REFUSED = ("s_aux", "position_bias", "softcap", "head_mask", "is_causal")
 """Keyword arguments by which a layer asks for what is not computed here."""
 ROUNDING = 0.03
 """Of the last hidden states, as a share of their size, by which two ways of computing in bf16 may differ; a lost mask differs by more."""
 
 
-def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
-    """Put the compiled attention into the model, in place; False, and nothing is changed, where there is none or it does not fit."""
+def use_compiled(model: PreTrainedModel, compiled: Compiled | None, longest: int) -> bool:
+    """Put the compiled attention into the model, in place; False, and nothing is changed, where there is none or it does not fit.
+
+    `longest`: tokens of the longest row that the model will read.
+    """
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
     if compiled is None or model.device.type != "cpu" or not getattr(model, "_supports_attention_backend", False):
         return False
+    windows: set[int] = set()
 
     def attend(
         module: torch.nn.Module,
@@ -47,12 +52,15 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
         *,
         scaling: float | None = None,
         dropout: float = 0.0,
+        sliding_window: int | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
         """transformers' attention interface: (B, H, L, D) three times -> (B, L, H, D)."""
         rows = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]
         if dropout or getattr(module, "is_causal", False) or any(kwargs.get(name) for name in REFUSED):
             raise ModelError(f"{type(module).__name__} asks for more than attention")
+        if sliding_window:
+            windows.add(sliding_window)
         if value.dtype != torch.bfloat16:
             return _plain(query, key, value, bounds, scaling), None
         if not compiled.attention.takes(rows[0], rows[2]):
@@ -72,7 +80,7 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
         found = _tried(model)
     except ModelError:
         found = torch.full_like(expected, torch.inf)
-    if float((found - expected).norm()) < ROUNDING * float(expected.norm()):
+    if min(windows, default=longest) >= longest and float((found - expected).norm()) < ROUNDING * float(expected.norm()):
         return True
     model.set_attn_implementation(before)
     return False

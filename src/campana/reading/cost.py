@@ -25,6 +25,7 @@ class EncoderShape:
     """Of all linear layers, as often as a token goes through them."""
     num_layers: int
     width: int
+    """Of all heads of a layer together."""
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> EncoderShape:
@@ -46,7 +47,8 @@ class EncoderShape:
         for hook in hooks:
             hook.remove()
         num_weights = sum(max(1, calls[layer]) * layer.weight.numel() for layer in layers)  # 1: the head's, which was not called
-        return cls(num_weights, config.num_hidden_layers, config.hidden_size)
+        heads_width = config.num_attention_heads * config.head_dim if getattr(config, "head_dim", None) else config.hidden_size
+        return cls(num_weights, config.num_hidden_layers, heads_width)
 
     def forward_flops(self, num_tokens: int, sum_squared_lengths: int) -> int:
         """Of reading rows of that many tokens together, whose lengths' squares have that sum."""

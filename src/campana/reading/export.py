@@ -19,12 +19,13 @@ from typing import Any
 from campana.errors import DataError, ModelError
 from campana.models.cache import sha256_of
 from campana.models.quiet import quiet
+from campana.reading.encoder import load_span_model, longest_input
 from campana.reading.examples import Example
 from campana.reading.export_graph import quantise, write_graph
 from campana.reading.export_parity import BOUND, Parity, awkward_examples, compare
 from campana.reading.export_quality import Loss, quality_loss
 from campana.reading.onnx_engine import FACTS, MODEL, SCHEMA, load_onnx_reader, onnx_forward
-from campana.reading.reader import Reader, load_span_model, longest_input, read_stored, write_json, write_stored
+from campana.reading.reader import Reader, read_stored, write_json, write_stored
 
 MOST_COMPARED = 60
 """Held-out questions on which logits are compared; the quality of int8 is measured on all."""

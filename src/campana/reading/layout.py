@@ -5,7 +5,8 @@
 
 Owns the tokenizer: truncation and padding that its file asks for are turned off, for they would drop text silently. Refuses slow
 tokenizers, which do not know offsets. Texts are tokenised by themselves, once each, and rows are put together from the pieces: that is
-what the tokenizer itself does with a pair, without doing the passage again for every question.
+what the tokenizer itself does with a pair, without doing the passage again for every question. A decoder's tokenizer has no such form:
+its rows are the token that begins a text, the question, a new line and the passage.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class Layout:
         own.no_truncation()
         own.no_padding()
         own.encode_special_tokens = True  # "[SEP]" in a passage is text
+        cls_id: Any = getattr(tokenizer, "cls_token_id", None)
+        if cls_id is None and getattr(tokenizer, "sep_token_id", None) is None:
+            return cls._of_decoder(own, tokenizer)
         pair = own.encode("a", "a")
         sides = list(pair.sequence_ids)
         if 0 not in sides or 1 not in sides or sides.index(0) > sides.index(1):
@@ -85,8 +89,6 @@ class Layout:
         passage = [index for index, side in enumerate(sides) if side == 1]
         ids, types = pair.ids, pair.type_ids
         prefix = tuple(ids[: question[0]])
-        cls_id: Any = getattr(tokenizer, "cls_token_id", None)
-        pad_id: Any = getattr(tokenizer, "pad_token_id", None)
         return cls(
             tokenizer=own,
             prefix=prefix,
@@ -96,9 +98,17 @@ class Layout:
             passage_type=types[passage[0]],
             middle_types=tuple(types[question[-1] + 1 : passage[0]]),
             suffix_types=tuple(types[passage[-1] + 1 :]),
-            pad_id=int(pad_id) if pad_id is not None else 0,
+            pad_id=_pad_id(tokenizer),
             null_index=prefix.index(cls_id) if cls_id in prefix else 0,
         )
+
+    @classmethod
+    def _of_decoder(cls, own: Tokenizer, tokenizer: Any) -> Layout:
+        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if first is None:
+            raise ModelError("this tokenizer has no token for the beginning of a row", hint="name its bos_token in tokenizer_config.json")
+        middle = tuple(own.encode("\n", add_special_tokens=False).ids)
+        return cls(own, (int(first),), middle, (), 0, 0, (0,) * len(middle), (), _pad_id(tokenizer), 0)
 
     @property
     def num_special(self) -> int:
@@ -116,6 +126,12 @@ class Layout:
             rows[1:] = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2).T + first
             parts[index].append(rows)
         return [_trimmed(text, np.concatenate(part, axis=1)) for text, part in zip(texts, parts, strict=True)]
+
+
+def _pad_id(tokenizer: Any) -> int:
+    """What fills rows up; which token it is does not matter, as padding is never attended to."""
+    found = getattr(tokenizer, "pad_token_id", None)
+    return int(found) if found is not None else 0
 
 
 def _pieces(text: str) -> list[tuple[int, str]]:

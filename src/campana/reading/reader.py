@@ -21,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from campana.errors import ModelError
-from campana.models.folder import read_json, refuse_unsafe, weight_files
-from campana.models.load import Precision, load_tokenizer
+from campana.models.folder import read_json
+from campana.models.load import Precision
 from campana.models.quiet import quiet
 from campana.reading.answer import Found, ReaderAnswer, answer_of
 from campana.reading.calibration import Calibration, calibration_from_dict
 from campana.reading.combine import combine
 from campana.reading.cost import EncoderShape
 from campana.reading.decode import decode
+from campana.reading.encoder import HEAD, load_span_model, longest_input
 from campana.reading.examples import Example
 from campana.reading.layout import Layout
 from campana.reading.onnx_engine import has_onnx, load_onnx_reader
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SCHEMA = "campana.reader/1"
-HEAD = "qa_outputs"
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included; on two cores larger ones are no faster."""
 
@@ -82,6 +82,7 @@ class Reader:
                 where=str(folder),
                 hint="give the folder of a trained reader",
             )
+        reader = cls.of(model, tokenizer, read_stored(folder))
         if precision == "bf16":
             import torch
 
@@ -89,8 +90,8 @@ class Reader:
             from campana.reading.attention import use_compiled
 
             model.base_model.to(torch.bfloat16)
-            use_compiled(model, Compiled.find(cache_dir))
-        return cls.of(model, tokenizer, read_stored(folder))
+            use_compiled(model, Compiled.find(cache_dir), reader.settings.max_length)
+        return reader
 
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stored: Mapping[str, Any] | None = None) -> Reader:
@@ -236,53 +237,6 @@ def head_logits(model: PreTrainedModel, hidden_BLH: Tensor) -> tuple[Tensor, Ten
 def span_logits(model: PreTrainedModel, **inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Start and end logits, (B, L) each."""
     return head_logits(model, hidden_states(model, **inputs))
-
-
-def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
-    """(model with a span head, tokenizer, whether the head is new), float32. A new head is random: seed torch before.
-
-    Raises ModelError for architectures without a plain two-output head, missing weights, pickles and foreign code.
-    """
-    import torch
-    from transformers import AutoModelForQuestionAnswering
-
-    refuse_unsafe(folder)
-    weight_files(folder)
-    with quiet():
-        try:
-            loaded: Any = AutoModelForQuestionAnswering.from_pretrained(
-                str(folder), num_labels=2, dtype=torch.float32, output_loading_info=True, use_safetensors=True, local_files_only=True
-            )
-        except ValueError as error:
-            raise ModelError(
-                f"no span head for this kind of model: {str(error).splitlines()[0][:200]}",
-                where=str(folder),
-                hint="give an encoder such as BERT, RoBERTa, ELECTRA or DeBERTa",
-            ) from error
-    model, report = loaded
-    if not hasattr(model, HEAD):
-        raise ModelError(f"{type(model).__name__} has another kind of head", where=str(folder), hint="give an encoder such as BERT")
-    missing = sorted(report["missing_keys"])
-    fresh = [name for name in missing if name.startswith(HEAD + ".")]
-    absent = [name for name in missing if name not in fresh] + sorted(str(key) for key in report["mismatched_keys"])
-    if absent:
-        raise ModelError(f"the model has no fitting weights for {absent[0]}", where=str(folder), hint="fetch the model again")
-    tokenizer = load_tokenizer(folder)
-    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
-        backend.no_truncation()  # some files ask for it, and would pass it on to whoever loads what is saved here
-        backend.no_padding()
-    return model.eval(), tokenizer, bool(fresh)
-
-
-def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that the model can take: its positions (RoBERTa's begin after the padding id), and what its tokenizer says."""
-    config: Any = model.config
-    positions = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
-    embeddings: Any = getattr(model.base_model, "embeddings", None)
-    table: Any = getattr(embeddings, "position_embeddings", None)
-    if getattr(table, "padding_idx", None) is not None:
-        positions -= int(table.padding_idx) + 1
-    return max(1, min(positions, int(tokenizer.model_max_length)))
 
 
 def read_stored(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Puts fused operations into a model: norms, gated MLPs, LoRA layers, matrices that learn. Each is compared with the original first.
 
     fuse(model, torch.float32)      # {"RmsNorm": 61, "SwiGlu": 30, "LoraLinear": 210}
+    unfuse(model)
 
 A module that computes anything else (another activation, DoRA, dropout) is left as it is. Only `forward` of the instance is replaced;
 weights, names and files stay the same.
@@ -43,6 +44,12 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
                 done[name] += 1
                 break
     return done
+
+
+def unfuse(model: nn.Module) -> None:
+    """Let every module compute as its class does again, in place."""
+    for module in model.modules():
+        module.__dict__.pop("forward", None)
 
 
 def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Elementwise | None) -> Forward | None:

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+OUTPUTS = ("o_proj", "down_proj")
+"""What decoders call the last matrix of attention and of the feed-forward part."""
+
 
 class Noise:
     """The source of all dropout of a run. Nothing of it is stored in a checkpoint: a step's noise follows from seed and step."""
@@ -57,7 +60,9 @@ def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> None:
 
     Attention's would draw heads x L numbers a token, most of all noise: 15% of a step of MiniLM-L6. Attention layers are those that have
     a query projection (ALBERT's drop hidden states too, as `output_dropout`); those that keep a rate instead of a layer have it set to 0.
+    A decoder without any dropout gets it where encoders have it: on what attention and feed-forward part give to the hidden states.
     """
+    bare = not any(isinstance(module, nn.Dropout) for module in model.modules())
     for module in list(model.modules()):
         of_attention = any(isinstance(getattr(module, name, None), nn.Module) for name in ("query", "query_proj", "q_lin", "qkv", "q"))
         for name, child in list(module.named_children()):
@@ -66,3 +71,10 @@ def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> None:
         for name in ("attention_dropout", "dropout_prob"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+        for name in OUTPUTS:
+            if bare and isinstance(output := getattr(module, name, None), nn.Module):
+                _drop_output(output, ByteDropout(rate, noise))
+
+
+def _drop_output(layer: nn.Module, dropout: ByteDropout) -> None:
+    layer.register_forward_hook(lambda module, _, output: dropout.train(module.training)(output))

@@ -109,8 +109,9 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     import torch
 
     from campana.native.compiled import Compiled
+    from campana.reading.encoder import load_span_model
     from campana.reading.evaluate import refuse_seen
-    from campana.reading.reader import Reader, load_span_model
+    from campana.reading.reader import Reader
     from campana.reading.training.loop import Run
     from campana.reading.training.network import Network
     from campana.reading.training.plan import drawn_steps
@@ -130,7 +131,9 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
         held_out = TrainingTable.build(job.held_out, (), reader.layout, reader.settings) if job.held_out else None
     plan = drawn_steps(table, job.questions, job.batch_tokens, job.steps, job.seed)
     compiled = Compiled.find(job.cache_dir) if job.precision == "bf16" else None
-    network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, compiled=compiled)
+    network = Network.of(
+        model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, longest=reader.settings.max_length, compiled=compiled
+    )
     extra = job.objective.modules(network.width, job.seed)
     whole = torch.nn.ModuleDict({"model": model, **({"extra": extra.to(model.device)} if extra is not None else {})})
     run = Run(
@@ -211,8 +214,10 @@ def _flops(run: Run) -> int:
 def _export(job: ReadTrainJob, run: Run, reader: Reader, tokenizer: Any) -> None:
     from campana.reading.evaluate import fitted
     from campana.reading.reader import save_reader
+    from campana.tuning.kernels import unfuse
 
     model = run.network.model.eval()
+    unfuse(model)  # the threshold is fitted as the reader will read
     if job.fit is not None:
         reader = fitted(reader, job.held_out, job.fit)
     save_reader(job.out_dir / "model", model, tokenizer, reader)

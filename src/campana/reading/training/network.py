@@ -1,10 +1,11 @@
 """From a step's windows to logits and span vectors: the one place of training that touches the transformers model.
 
-    network = Network.of(model, table, precision="bf16", dropout=0.1, seed=0, compiled=None)
+    network = Network.of(model, table, precision="bf16", dropout=0.1, seed=0, longest=384, compiled=None)
     outputs = network.read(rows, step=3, vectors=False)
 
 Rows of one length are read together and never padded to a fixed length; bf16 is autocast over float32 weights. Attention is compiled
-(bf16 on a CPU), else transformers' `eager`: with rows this short its backward pass is faster than PyTorch's fused one on a CPU.
+(bf16 on a CPU), else transformers' `eager`: with rows this short its backward pass is faster than PyTorch's fused one on a CPU. A decoder's
+norms, gated parts and matrices are computed in bf16 as in tuning.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import torch
 from torch.nn import functional
 
 from campana.reading.attention import use_compiled
+from campana.reading.encoder import is_decoder
 from campana.reading.reader import head_logits, hidden_states, model_inputs
 from campana.reading.training.dropout import Noise, replace_dropout
 from campana.reading.training.objective import NEVER, Outputs, StepRows
 from campana.reading.training.plan import passes
 from campana.reading.training.questions import NULL, TrainingTable
+from campana.tuning.kernels import fuse
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -55,14 +58,17 @@ class Network:
         precision: Precision,
         dropout: float,
         seed: int,
+        longest: int,
         compiled: Compiled | None = None,
     ) -> Network:
-        """Prepare the model, in place. `compiled`: what may compute its attention in bf16."""
+        """Prepare the model, in place. `longest`: tokens of a window; `compiled`: what may compute its attention in bf16."""
         noise = Noise(seed)
         replace_dropout(model, dropout, noise)
         model.set_attn_implementation("eager")
         if precision == "bf16":
-            use_compiled(model, compiled)
+            use_compiled(model, compiled, longest)
+            if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices without a bias
+                fuse(model.base_model, torch.bfloat16, compiled.elementwise if compiled else None)
         return cls(model, table, precision, noise)
 
     @property

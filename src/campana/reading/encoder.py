@@ -1,0 +1,130 @@
+"""A folder -> a model with a span head. Encoders as they are; a decoder is made to look both ways first.
+
+    model, tokenizer, fresh = load_span_model(folder)      # fresh: the head is new, and has learnt nothing
+
+A token of a decoder sees only what stands before it, so the first token of an answer would not know the rest. transformers can leave
+that mask out (`is_causal: false` in config.json, which is saved with the reader); whether it did is tried on numbers. Such a reader has
+much to learn anew, and decoders have no dropout of their own (`training.dropout`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from campana.errors import ModelError
+from campana.models.folder import refuse_unsafe, weight_files
+from campana.models.load import load_tokenizer
+from campana.models.quiet import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+HEAD = "qa_outputs"
+_BOTH_WAYS = "give an encoder such as BERT, or a decoder of the kinds of LLaMA, Qwen and Gemma"
+
+
+def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
+    """(model with a span head, tokenizer, whether the head is new), float32. A new head is random: seed torch before.
+
+    Raises ModelError for architectures without a plain two-output head, missing weights, pickles and foreign code, and for a decoder
+    that cannot be made to look ahead.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    refuse_unsafe(folder)
+    weight_files(folder)
+    with quiet():
+        try:
+            config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        except ValueError as error:
+            raise ModelError(str(error).splitlines()[0][:200], where=str(folder / "config.json"), hint=_BOTH_WAYS) from error
+        config.num_labels = 2
+        if is_decoder(config):
+            config.use_cache = False
+        kind = _span_class(config, folder)
+        loaded: Any = kind.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=True,
+            local_files_only=True,
+            key_mapping=_other_names(config, kind),
+        )
+    model, report = loaded
+    if not hasattr(model, HEAD):
+        raise ModelError(f"{type(model).__name__} has another kind of head", where=str(folder), hint="give an encoder such as BERT")
+    missing = sorted(report["missing_keys"])
+    fresh = [name for name in missing if name.startswith(HEAD + ".")]
+    absent = [name for name in missing if name not in fresh] + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise ModelError(f"the model has no fitting weights for {absent[0]}", where=str(folder), hint="fetch the model again")
+    if is_decoder(config) and (fresh or not getattr(config, "is_causal", True)):  # one that was trained to look back only goes on so
+        look_both_ways(model, folder)
+    tokenizer = load_tokenizer(folder)
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()  # some files ask for it, and would pass it on to whoever loads what is saved here
+        backend.no_padding()
+    return model.eval(), tokenizer, bool(fresh)
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether models of this kind are made to write, not to fill gaps: their tokens see only what stands before them."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def look_both_ways(model: PreTrainedModel, where: Path) -> None:
+    """Let every token of a decoder see the whole row, in place. ModelError where the model's code has no way to do so."""
+    import torch
+
+    model.config.is_causal = False
+    attentions: list[Any] = [module for module in model.modules() if getattr(module, "is_causal", False)]
+    for attention in attentions:
+        attention.is_causal = False
+    rows = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 2]], device=model.device)
+    try:
+        with torch.no_grad():
+            first, other = model.eval().base_model(input_ids=rows, attention_mask=torch.ones_like(rows)).last_hidden_state[:, 0]
+        ahead = not torch.equal(first, other)
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # code that counts on its own mask
+        ahead = False
+    if not ahead:
+        raise ModelError(f"{type(model).__name__} cannot be made to look ahead", where=str(where), hint=_BOTH_WAYS)
+
+
+def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that the model can take: its positions (RoBERTa's begin after the padding id), and what its tokenizer says."""
+    config: Any = model.config
+    positions = int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
+    table: Any = getattr(embeddings, "position_embeddings", None)
+    if getattr(table, "padding_idx", None) is not None:
+        positions -= int(table.padding_idx) + 1
+    return max(1, min(positions, int(tokenizer.model_max_length)))
+
+
+def _span_class(config: Any, where: Path) -> Any:
+    """transformers' class of this kind of model with a span head; for a decoder that has none, one is put together as theirs are."""
+    from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING, MODEL_MAPPING
+    from transformers.modeling_layers import GenericForQuestionAnswering
+
+    if type(config) in MODEL_FOR_QUESTION_ANSWERING_MAPPING:
+        return MODEL_FOR_QUESTION_ANSWERING_MAPPING[type(config)]
+    if not is_decoder(config):
+        raise ModelError(f"no span head for this kind of model: {config.model_type}", where=str(where), hint=_BOTH_WAYS)
+    plain: Any = MODEL_MAPPING[type(config)]
+    name = plain.__name__.removesuffix("Model") + "ForQuestionAnswering"
+    return type(name, (GenericForQuestionAnswering, plain.__base__), {"config_class": type(config)})
+
+
+def _other_names(config: Any, kind: Any) -> dict[str, str] | None:
+    """How weights are called in a language model's file -> in the same model under a span head, where they differ."""
+    from transformers import MODEL_MAPPING
+
+    plain: Any = MODEL_MAPPING[type(config)]
+    usual = plain.base_model_prefix
+    return {rf"^{usual}\.": f"{kind.base_model_prefix}."} if is_decoder(config) and kind.base_model_prefix != usual else None
