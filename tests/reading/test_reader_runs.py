@@ -57,6 +57,18 @@ def test_windows_are_what_the_model_takes_in_training_fit_and_file(job: Callable
     assert reader.threshold.value == pytest.approx(again.value, abs=1e-5)
 
 
+def test_the_speed_is_known_from_the_first_step_on(job: Callable[..., ReadTrainJob]) -> None:
+    told: list[float] = []
+
+    def progress(done: float, total: float, unit: str, **figures: Any) -> None:
+        assert (total, unit) == (6, "steps")
+        told.append(figures["tokens_per_second"])
+
+    train_reader(job(), progress)
+    assert len(told) == 6
+    assert all(0 < speed < 1e7 for speed in told)
+
+
 class KilledError(Exception):
     """Stands for a kill: the run ends between two steps."""
 

@@ -95,12 +95,15 @@ class Run:
         self._since_checkpoint = time.perf_counter()
         while self.steps_done < count:
             with self.clock("train"):
-                self._step()
+                loss = self._step()
+            speed = self.totals.tokens / self.clock.seconds["train"]
+            self.progress(self.steps_done, count, "steps", loss=loss, tokens_per_second=speed)
             if self.steps_done in evaluate_after:
                 self._validate()
             self._checkpoint()
 
-    def _step(self) -> None:
+    def _step(self) -> float:
+        """Returns the loss."""
         step, job = self.steps_done, self.job
         objective, rows = read_rows(step, self.plan[step], self.network.table.triples, job.objective, job.plain_steps, job.seed)
         rate = job.learning_rate * share(job.schedule, step, len(self.plan))
@@ -125,8 +128,7 @@ class Run:
         self.totals.num_rows += len(rows.windows)
         self.totals.squared_lengths += int((lengths**2).sum())
         self.steps_done += 1
-        spent = max(self.clock.seconds["train"], 1e-9)
-        self.progress(self.steps_done, len(self.plan), "steps", loss=loss.item(), tokens_per_second=self.totals.tokens / spent)
+        return loss.item()
 
     def _diverge(self, entry: dict[str, Any], rate: float, what: str) -> None:
         self.totals.rows.append({**entry, "loss": None, "lr": rate, "grad_norm": None, "diverged": what})
