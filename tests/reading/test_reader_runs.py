@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -93,6 +94,22 @@ def test_a_killed_run_goes_on_to_the_same_bytes(job: Callable[..., ReadTrainJob]
     assert meter["resumed_from_step"] == 4
     for name in ("metrics.jsonl", "tune.json", "model/model.safetensors", "model/reader.json", "model/config.json"):
         assert (whole.out_dir / name).read_bytes() == (killed.out_dir / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("last", [3, 6], ids=["between", "at the last step"])
+def test_ctrl_c_loses_no_step(job: Callable[..., ReadTrainJob], last: int) -> None:
+    whole, asked = job("whole"), job("asked")
+    train_reader(whole, ignore)
+
+    def ask(done: float, *_: object, **__: object) -> None:
+        if done == last:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_reader(asked, ask)
+    assert train_reader(asked, ignore)["resumed_from_step"] == last
+    for name in ("metrics.jsonl", "tune.json", "model/model.safetensors"):
+        assert (whole.out_dir / name).read_bytes() == (asked.out_dir / name).read_bytes(), name
 
 
 def test_the_plain_steps_come_first_and_arms_of_one_seed_see_the_same_questions(job: Callable[..., ReadTrainJob]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,25 @@ def test_a_killed_run_resumes_to_the_same_bytes(make_job: Make, progress: Any, f
     assert_same_files(undisturbed, killed)
     if calls > 5:
         assert meter["resumed_from_step"] > 0
+
+
+@pytest.mark.parametrize("which", [1, -1], ids=["first step", "last step"])
+def test_ctrl_c_loses_no_step(make_job: Make, progress: Any, which: int) -> None:
+    undisturbed, asked = make_job("undisturbed"), make_job("asked")
+    tune(undisturbed, progress)
+    last = which if which > 0 else result(undisturbed)["steps"]
+    asked_at: list[float] = []
+
+    def ask(done: float, total: float, unit: str, **figures: Any) -> None:
+        progress(done, total, unit, **figures)
+        if figures["step"] == last and not asked_at:
+            asked_at.append(done)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(asked, ask)
+    assert tune(asked, progress)["resumed_from_step"] == last
+    assert_same_files(undisturbed, asked)
 
 
 def test_a_damaged_checkpoint_costs_a_step_and_nothing_else(make_job: Make, progress: Any) -> None:

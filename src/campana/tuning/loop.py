@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from campana.errors import CampanaError, StoreError
+from campana.tuning.ending import Ending
 from campana.tuning.energy import NOTHING, Spent, together
 from campana.tuning.optimizer import set_rate
 from campana.tuning.schedule import share
@@ -132,12 +133,14 @@ class Run:
         if self.steps_done == 0 and not self.totals.rows:
             self._validate()
         self._since_checkpoint = time.perf_counter()
-        while self.steps_done < len(self.plan.steps):
-            with self.clock("train"):
-                self._step()
-            if self.steps_done in self.plan.evaluate_after:
-                self._validate()
-            self._checkpoint()
+        with Ending(heeded=self.ranks.count == 1) as ending:
+            while self.steps_done < len(self.plan.steps):
+                with self.clock("train"):
+                    self._step()
+                if self.steps_done in self.plan.evaluate_after:
+                    self._validate()
+                self._checkpoint(at_once=ending.is_asked)
+                ending.obey()
 
     def _step(self) -> None:
         self._step_started = time.perf_counter()
@@ -220,11 +223,11 @@ class Run:
             self._diverge({"step": self.steps_done, "tokens": 0, "supervised": 0}, 0.0, "the validation loss is not a number")
         self.totals.rows.append({"step": self.steps_done, "validation_loss": loss, "validation_tokens": supervised})
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, at_once: bool) -> None:
         waited = time.perf_counter() - self._since_checkpoint
         every = self.job.checkpoint_seconds
         due = self.ranks.first(every == 0 or waited >= max(every, self._checkpoint_cost / CHECKPOINT_SHARE))
-        if not due or self.steps_done == len(self.plan.steps):
+        if not at_once and (not due or self.steps_done == len(self.plan.steps)):
             return
         before = time.perf_counter()
         energy = self.energy_spent()

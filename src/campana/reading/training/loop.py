@@ -22,6 +22,7 @@ from campana.errors import StoreError
 from campana.parts import kind_of
 from campana.reading.training.objective import StepRows
 from campana.reading.training.plan import PLAIN, read_rows
+from campana.tuning.ending import Ending
 from campana.tuning.loop import CHECKPOINT_SHARE, Diverged
 from campana.tuning.optimizer import set_rate
 from campana.tuning.schedule import share
@@ -93,14 +94,16 @@ class Run:
         if self.steps_done == 0 and not self.totals.rows:
             self._validate()
         self._since_checkpoint = time.perf_counter()
-        while self.steps_done < count:
-            with self.clock("train"):
-                loss = self._step()
-            speed = self.totals.tokens / self.clock.seconds["train"]
-            self.progress(self.steps_done, count, "steps", loss=loss, tokens_per_second=speed)
-            if self.steps_done in evaluate_after:
-                self._validate()
-            self._checkpoint()
+        with Ending() as ending:
+            while self.steps_done < count:
+                with self.clock("train"):
+                    loss = self._step()
+                speed = self.totals.tokens / self.clock.seconds["train"]
+                self.progress(self.steps_done, count, "steps", loss=loss, tokens_per_second=speed)
+                if self.steps_done in evaluate_after:
+                    self._validate()
+                self._checkpoint(at_once=ending.is_asked)
+                ending.obey()
 
     def _step(self) -> float:
         """Returns the loss."""
@@ -149,11 +152,11 @@ class Run:
         self.totals.validated_squared += int((table.lengths[windows] ** 2).sum())
         self.totals.rows.append({"step": self.steps_done, "validation_loss": total / len(windows)})
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, at_once: bool) -> None:
         waited = time.perf_counter() - self._since_checkpoint
         every = self.job.checkpoint_seconds
         due = every == 0 or waited >= max(every, self._checkpoint_cost / CHECKPOINT_SHARE)
-        if not due or self.steps_done == len(self.plan):
+        if not at_once and (not due or self.steps_done == len(self.plan)):
             return
         before = time.perf_counter()
         record = {"totals": vars(self.totals), "seconds": dict(self.clock.seconds)}

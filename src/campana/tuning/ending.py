@@ -1,0 +1,62 @@
+"""A loop that is asked to end (Ctrl-C, SIGTERM) finishes its step and saves before it obeys; asked twice, it ends at once.
+
+    with Ending() as ending:
+        while ...:
+            step()
+            checkpoint(at_once=ending.is_asked)
+            ending.obey()
+
+What a signal would have done without it is done at `obey`, or at the end of the block. Only a main thread hears signals; elsewhere, and
+where several ranks would have to end together (`heeded=False`), nothing is changed.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Ending:
+    """Whether the process was asked to end."""
+
+    def __init__(self, *, heeded: bool = True) -> None:
+        self._heeded = heeded and threading.current_thread() is threading.main_thread()
+        self._asked: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def is_asked(self) -> bool:
+        """Since the block was entered."""
+        return self._asked is not None
+
+    def obey(self) -> None:
+        """End as asked, if it was."""
+        number, self._asked = self._asked, None
+        if number is not None:
+            self._give_back()
+            signal.raise_signal(number)
+
+    def __enter__(self) -> Self:
+        if self._heeded:
+            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._give_back()
+        if kind is None:
+            self.obey()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        impatient, self._asked = self.is_asked, number
+        if impatient:
+            self.obey()
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
