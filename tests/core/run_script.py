@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stored import grow
 
-from campana.core.observer import Event, Started
+from campana.core.observer import Event, Interrupted, Started, Stopping
 from campana.core.runner import run
 from campana.core.spec import Resources, Stage
 from campana.core.store import Store
@@ -33,7 +33,9 @@ def main(store: str, tally: str, seconds: str, how: str) -> None:
     def tell(event: Event) -> None:
         if isinstance(event, Started):
             sys.stderr.write(f"started {event.stage.label}\n")
-            sys.stderr.flush()
+        if isinstance(event, Stopping | Interrupted):
+            sys.stderr.write(f"{type(event).__name__.lower()} {len(event.stages)}\n")
+        sys.stderr.flush()
 
     with Local(prefork=how == "prefork") as executor:
         result = run([study(tally, float(seconds))], Store(Path(store)), executor, tell, Resources(cores=2, memory_bytes=4 << 30))

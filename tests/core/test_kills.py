@@ -98,7 +98,12 @@ def test_ctrl_c_stops_the_children_and_the_same_call_goes_on(store: Store, tmp_p
     first = launch(store, tmp_path / "tally", 0.4, how)
     wait_for(lambda: has_begun(store))
     first.send_signal(signal.SIGINT)
-    result = ended(first)
+    stdout, stderr = first.communicate(timeout=60)
+    assert first.returncode == 0, stderr
+    told = [line.split() for line in stderr.splitlines() if not line.startswith("started")]
+    assert [word for word, _ in told] == ["stopping", "interrupted"], "it says so before it waits for them"
+    assert told[0][1] == told[1][1] != "0"
+    result = json.loads(stdout)
     assert result["interrupted"] is True
     assert result["failed"] == {}
     assert not any(store.is_running(key) for key in store.work_keys())

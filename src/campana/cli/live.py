@@ -58,14 +58,20 @@ class Console:
             case events.Blocked(stage, by):
                 self._num_ended += 1
                 self._line(f"  blocked {stage.label}: needs {by.label}")
-            case events.Interrupted(stages):
-                for stage in stages:
-                    self._end(stage)
-                self._line("interrupted: the same command goes on where it stopped")
+            case events.Stopping() | events.Interrupted():
+                self._stop(event)
             case events.Reused():
                 pass
         if self._live:
             self._live.draw([self._running(key) for key in self._started])
+
+    def _stop(self, event: events.Stopping | events.Interrupted) -> None:
+        if isinstance(event, events.Stopping):
+            self._line("stopping: what is being built saves what it can first; Ctrl-C again ends it at once")
+            return
+        for stage in event.stages:
+            self._end(stage)
+        self._line("interrupted: the same command goes on where it stopped")
 
     def _end(self, stage: Stage) -> None:
         self._num_ended += 1

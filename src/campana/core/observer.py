@@ -83,6 +83,14 @@ class Blocked:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping:
+    """A run was told to stop, and waits for tasks to save what they have done."""
+
+    stages: tuple[Stage, ...]
+    """Those that are being built."""
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The last event of a run that was told to stop. The same command goes on."""
 
@@ -90,7 +98,7 @@ class Interrupted:
     """Those that were being built."""
 
 
-Event = Planned | Started | Waiting | Progressed | Built | Reused | Failed | Blocked | Interrupted
+Event = Planned | Started | Waiting | Progressed | Built | Reused | Failed | Blocked | Stopping | Interrupted
 Observer = Callable[[Event], None]
 E = TypeVar("E", bound=Event)
 

@@ -24,7 +24,20 @@ from campana.core.disk import disk_errors
 from campana.core.executor import Ended, Executor, Job, Notice
 from campana.core.graph import by_key, input_keys
 from campana.core.machine import this_machine
-from campana.core.observer import Blocked, Built, Failed, Interrupted, Observer, Planned, Progressed, Reused, Started, Waiting, ignore
+from campana.core.observer import (
+    Blocked,
+    Built,
+    Failed,
+    Interrupted,
+    Observer,
+    Planned,
+    Progressed,
+    Reused,
+    Started,
+    Stopping,
+    Waiting,
+    ignore,
+)
 from campana.core.plan import needed_keys
 from campana.core.spec import Expected, Resources, Stage
 from campana.core.store import Store
@@ -239,6 +252,8 @@ class _Run:
     def _interrupt(self, grace_seconds: float, at_once: Callable[[], bool]) -> None:
         self.interrupted = True
         stages = tuple(self.stages[key] for key in self.running)
+        if stages and not at_once():
+            self.observer(Stopping(stages))
         self._stop(grace_seconds, at_once)
         self.observer(Interrupted(stages))
 
