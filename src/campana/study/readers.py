@@ -75,7 +75,7 @@ class ReaderRecipe(Section):
     """All that one arm of a study of readers does."""
 
     model: str
-    """A name from `models`: an encoder, or a trained reader."""
+    """A name from `models`: an encoder, a language model, or a trained reader."""
     read: ReadRecipe
     """How it learns to read, and what it answers."""
     check: ReadCheckRecipe = ReadCheckRecipe()
