@@ -82,7 +82,7 @@ def test_it_computes_what_the_encoder_computes(compiled: Compiled, make: Callabl
     tokens, mask = batch()
     exact, grads = read(model, tokens, mask, torch.float32)
     near, near_grads = read(model, tokens, mask, torch.bfloat16)
-    assert use_compiled(model, compiled, 128)
+    assert use_compiled(model, compiled)
     assert model.config._attn_implementation == NAME
     found, found_grads = read(model, tokens, mask, torch.bfloat16)
     assert distance(found, exact) < 1.5 * distance(near, exact) + 1e-3
@@ -94,7 +94,7 @@ def test_it_computes_what_the_encoder_computes(compiled: Compiled, make: Callabl
 def test_numbers_that_are_not_bf16_are_computed_by_torch(compiled: Compiled) -> None:
     model = tiny_bert(**SIZES)
     expected, grads = read(model, *batch(), torch.float32)
-    assert use_compiled(model, compiled, 128)
+    assert use_compiled(model, compiled)
     found, found_grads = read(model, *batch(), torch.float32)
     assert torch.allclose(found, expected, atol=1e-5)
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found_grads, grads, strict=True))
@@ -102,7 +102,7 @@ def test_numbers_that_are_not_bf16_are_computed_by_torch(compiled: Compiled) -> 
 
 def test_a_row_has_the_same_bits_whatever_lies_in_the_padding(compiled: Compiled) -> None:
     model = tiny_bert(**SIZES).bfloat16()
-    assert use_compiled(model, compiled, 128)
+    assert use_compiled(model, compiled)
     tokens, mask = batch()
     with torch.no_grad():
         together = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
@@ -115,14 +115,14 @@ def test_an_encoder_that_attends_in_another_way_stays_as_it_was(compiled: Compil
     model = make()
     before = model.config._attn_implementation
     expected, _ = read(model, *batch(), torch.float32)
-    assert not use_compiled(model, compiled, 128)
+    assert not use_compiled(model, compiled)
     assert model.config._attn_implementation == before
     assert torch.equal(read(model, *batch(), torch.float32)[0], expected)
 
 
 def test_nothing_is_used_where_there_is_no_compiled_code() -> None:
     model = tiny_bert(**SIZES)
-    assert not use_compiled(model, None, 128)
+    assert not use_compiled(model, None)
     assert model.config._attn_implementation != NAME
 
 

@@ -38,7 +38,7 @@ def table_of(examples: Sequence[Example], families: Sequence[Family] = (), setti
 
 
 def network_of(table: TrainingTable, seed: int = 0, dropout: float = 0.0, precision: Any = "fp32") -> Network:
-    return Network.of(tiny_readers.tiny_bert(seed), table, precision=precision, dropout=dropout, seed=seed, longest=128)
+    return Network.of(tiny_readers.tiny_bert(seed), table, precision=precision, dropout=dropout, seed=seed)
 
 
 # What steps draw

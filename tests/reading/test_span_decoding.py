@@ -35,23 +35,25 @@ def test_the_best_spans_are_those_of_all_spans_ties_included(data: st.DataObject
     masks = st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=windows, max_size=windows)
     start, end, can_start, can_end = data.draw(rows), data.draw(rows), data.draw(masks), data.draw(masks)
     logits, masks = [np.array(x, dtype=np.float32) for x in (start, end)], [np.array(x) for x in (can_start, can_end)]
-    found = decode(*logits, *masks, null_index=0, num_best=num_best, max_answer_tokens=longest)
+    null_at = np.array(data.draw(st.lists(st.integers(0, length - 1), min_size=windows, max_size=windows)))
+    found = decode(*logits, *masks, null_at, num_best=num_best, max_answer_tokens=longest)
     assert found.score.shape == (windows, num_best)
     for row in range(windows):
         expected = all_spans(start[row], end[row], can_start[row], can_end[row], longest)[:num_best]
         got = [(-s, i, j) for s, i, j in zip(*(x[row].tolist() for x in (found.score, found.start, found.end)), strict=True) if i >= 0]
         assert got == expected
         assert all(s == float("-inf") for s in found.score[row, len(expected) :].tolist())
-        assert found.null[row].item() == float(np.float32(start[row][0]) + np.float32(end[row][0]))
+        assert found.null[row].item() == float(np.float32(start[row][null_at[row]]) + np.float32(end[row][null_at[row]]))
 
 
 def test_logits_that_are_not_numbers_are_refused_where_they_count() -> None:
     good, mask = np.zeros((1, 4), dtype=np.float32), np.array([[False, True, True, False]])
     bad = np.array([[0.0, 0.0, np.nan, 0.0]], dtype=np.float32)
     padding = np.array([[0.0, 0.0, 0.0, np.nan]], dtype=np.float32)
+    first = np.array([0])
     with pytest.raises(ModelError, match="not finite"):
-        decode(bad, good, mask, mask, null_index=0, num_best=3, max_answer_tokens=2)
-    assert decode(padding, good, mask, mask, null_index=0, num_best=3, max_answer_tokens=2).start[0, 0] == 1
+        decode(bad, good, mask, mask, first, num_best=3, max_answer_tokens=2)
+    assert decode(padding, good, mask, mask, first, num_best=3, max_answer_tokens=2).start[0, 0] == 1
 
 
 def verdict(how: str, windows: list[tuple[int, float, list[tuple[float, int, int]]]], num_examples: int = 1, num_best: int = 3):

@@ -1,10 +1,10 @@
-"""Attention of an encoder's rows by compiled code, for bf16 on a CPU. Registered with transformers as `campana_rows`.
+"""Attention of a reader's rows by compiled code, for bf16 on a CPU. Registered with transformers as `campana_rows`.
 
-    if use_compiled(model, compiled, longest=384): ...      # else the model is as it was
+    if use_compiled(model, compiled): ...      # else the model is as it was
 
-A row attends to its own tokens and its padding to itself, as two segments of one pack: no mask, no scores of padding. An encoder takes it
-where its layers ask for nothing else (positions in the scores, windows within a row, dropout of weights), and compute the same by it on
-numbers.
+A row attends to its own tokens and its padding to itself, as two segments of one pack: no mask, no scores of padding. A model takes it
+where its layers ask for nothing else (positions in the scores, an encoder's windows, dropout of weights), and compute the same by it on
+numbers. A decoder's layers look back only, and their windows are known.
 
 Shapes: B rows, L their padded length, H heads, D head size.
 """
@@ -31,17 +31,13 @@ ROUNDING = 0.03
 """Of the last hidden states, as a share of their size, by which two ways of computing in bf16 may differ; a lost mask differs by more."""
 
 
-def use_compiled(model: PreTrainedModel, compiled: Compiled | None, longest: int) -> bool:
-    """Put the compiled attention into the model, in place; False, and nothing is changed, where there is none or it does not fit.
-
-    `longest`: tokens of the longest row that the model will read.
-    """
+def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
+    """Put the compiled attention into the model, in place; False, and nothing is changed, where there is none or it does not fit."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
     if compiled is None or model.device.type != "cpu" or not getattr(model, "_supports_attention_backend", False):
         return False
-    windows: set[int] = set()
 
     def attend(
         module: torch.nn.Module,
@@ -57,17 +53,16 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None, longest: int
     ) -> tuple[Tensor, None]:
         """transformers' attention interface: (B, H, L, D) three times -> (B, L, H, D)."""
         rows = [x.transpose(1, 2).flatten(0, 1) for x in (query, key, value)]
-        if dropout or getattr(module, "is_causal", False) or any(kwargs.get(name) for name in REFUSED):
+        causal = bool(getattr(module, "is_causal", False))
+        if dropout or (sliding_window and not causal) or any(kwargs.get(name) for name in REFUSED):
             raise ModelError(f"{type(module).__name__} asks for more than attention")
-        if sliding_window:
-            windows.add(sliding_window)
         if value.dtype != torch.bfloat16:
-            return _plain(query, key, value, bounds, scaling), None
+            return _plain(query, key, value, bounds, scaling, sliding_window, causal), None
         if not compiled.attention.takes(rows[0], rows[2]):
             raise ModelError(f"{type(module).__name__} has heads of {query.shape[-1]}, which are not compiled for")
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         out = cast(
-            "Tensor", CompiledAttention.apply(*rows, bounds, scale, None, False, compiled.attention)
+            "Tensor", CompiledAttention.apply(*rows, bounds, scale, sliding_window, causal, compiled.attention)
         )  # autograd's apply takes no names
         return out.view(query.shape[0], query.shape[2], *out.shape[1:]), None
 
@@ -80,18 +75,22 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None, longest: int
         found = _tried(model)
     except ModelError:
         found = torch.full_like(expected, torch.inf)
-    if min(windows, default=longest) >= longest and float((found - expected).norm()) < ROUNDING * float(expected.norm()):
+    if float((found - expected).norm()) < ROUNDING * float(expected.norm()):
         return True
     model.set_attn_implementation(before)
     return False
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None) -> Tensor:
+def _plain(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, window: int | None, causal: bool) -> Tensor:
     """The same by torch, for numbers that are not bf16."""
     num_rows, _, length, _ = query.shape
     segment_BL = torch.searchsorted(bounds, torch.arange(num_rows * length), right=True).view(num_rows, length)
     together = (segment_BL[:, :, None] == segment_BL[:, None, :])[:, None]
-    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=together, scale=scaling)
+    if causal:
+        behind_LL = torch.arange(length)[:, None] - torch.arange(length)
+        together = together & (behind_LL >= 0) & (behind_LL < (window or length))
+    grouped = query.shape[1] != key.shape[1]
+    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=together, scale=scaling, enable_gqa=grouped)
     return out.transpose(1, 2).contiguous()
 
 

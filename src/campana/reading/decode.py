@@ -1,6 +1,6 @@
 """Logits -> the best spans of each window, for a whole batch at once. The only decoder: training, evaluation, command and server.
 
-    found = decode(start_BL, end_BL, can_start_BL, can_end_BL, null_index=0, num_best=20, max_answer_tokens=30)
+    found = decode(start_BL, end_BL, can_start_BL, can_end_BL, null_at_B, num_best=20, max_answer_tokens=30)
 
 The score of a span is the sum of its first token's start logit and its last token's end logit. Exact: the N best of all spans of at most
 K tokens, in the order (score down, start up, end up). The N best spans begin at the N starts whose own best span is best, so only N x K
@@ -40,10 +40,14 @@ class Decoded:
 
 
 def decode(
-    start_BL: Floats, end_BL: Floats, can_start_BL: Bools, can_end_BL: Bools, *, null_index: int, num_best: int, max_answer_tokens: int
+    start_BL: Floats, end_BL: Floats, can_start_BL: Bools, can_end_BL: Bools, null_at_B: Whole, *, num_best: int, max_answer_tokens: int
 ) -> Decoded:
-    """The `num_best` best spans of each window. Raises ModelError for logits that are not finite where they count."""
-    null_B = start_BL[:, null_index] + end_BL[:, null_index]
+    """The `num_best` best spans of each window. Raises ModelError for logits that are not finite where they count.
+
+    `null_at_B`: each row's position of the null token.
+    """
+    row_B = np.arange(len(start_BL))
+    null_B = start_BL[row_B, null_at_B] + end_BL[row_B, null_at_B]
     starts = np.where(can_start_BL, start_BL, LOWEST)
     finite = np.isfinite(start_BL).all() and np.isfinite(end_BL).all()
     if not finite and not _finite_where_it_counts(start_BL, can_start_BL, end_BL, can_end_BL, null_B):
@@ -53,7 +57,7 @@ def decode(
     padded = np.full((num_windows, length + band - 1), LOWEST)  # ends, and none beyond them
     np.copyto(padded[:, :length], end_BL, where=can_end_BL)
     order, least_B1 = _places_of_best(starts + _highest(padded, band), num_best)
-    row_B1 = np.arange(num_windows)[:, None]
+    row_B1 = row_B[:, None]
     scores_BNK = _view(padded, (num_windows, length, band), (padded.shape[1], 1, 1))[row_B1, order]
     scores_BNK += starts[row_B1, order][:, :, None]
     score, place = _best_of_those_above(scores_BNK.reshape(num_windows, -1), least_B1, num_best)

@@ -1,10 +1,9 @@
-"""A folder -> a model with a span head. Encoders as they are; a decoder is made to look both ways first.
+"""A folder -> a transformers model with a span head: an encoder, or a decoder where none knows the language.
 
     model, tokenizer, fresh = load_span_model(folder)      # fresh: the head is new, and has learnt nothing
 
-A token of a decoder sees only what stands before it, so the first token of an answer would not know the rest. transformers can leave
-that mask out (`is_causal: false` in config.json, which is saved with the reader); whether it did is tried on numbers. Such a reader has
-much to learn anew, and decoders have no dropout of their own (`training.dropout`).
+A decoder stays as it is: a token sees what stands before it, the question first, and what stands for "no answer" comes last (`layout`).
+To show it the whole row (`is_causal: false`) costs more than it brings: it has to learn anew what it knew (`benchmarks/NOTES.md`).
 """
 
 from __future__ import annotations
@@ -21,14 +20,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HEAD = "qa_outputs"
-_BOTH_WAYS = "give an encoder such as BERT, or a decoder of the kinds of LLaMA, Qwen and Gemma"
+_WANTED = "give an encoder such as BERT, or a language model"
 
 
 def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
     """(model with a span head, tokenizer, whether the head is new), float32. A new head is random: seed torch before.
 
-    Raises ModelError for architectures without a plain two-output head, missing weights, pickles and foreign code, and for a decoder
-    that cannot be made to look ahead.
+    Raises ModelError for architectures without a plain two-output head, missing weights, pickles and foreign code.
     """
     import torch
     from transformers import AutoConfig
@@ -39,7 +37,7 @@ def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         try:
             config: Any = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         except ValueError as error:
-            raise ModelError(str(error).splitlines()[0][:200], where=str(folder / "config.json"), hint=_BOTH_WAYS) from error
+            raise ModelError(str(error).splitlines()[0][:200], where=str(folder / "config.json"), hint=_WANTED) from error
         config.num_labels = 2
         if is_decoder(config):
             config.use_cache = False
@@ -61,8 +59,6 @@ def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     absent = [name for name in missing if name not in fresh] + sorted(str(key) for key in report["mismatched_keys"])
     if absent:
         raise ModelError(f"the model has no fitting weights for {absent[0]}", where=str(folder), hint="fetch the model again")
-    if is_decoder(config) and (fresh or not getattr(config, "is_causal", True)):  # one that was trained to look back only goes on so
-        look_both_ways(model, folder)
     tokenizer = load_tokenizer(folder)
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()  # some files ask for it, and would pass it on to whoever loads what is saved here
@@ -75,25 +71,6 @@ def is_decoder(config: Any) -> bool:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
-
-
-def look_both_ways(model: PreTrainedModel, where: Path) -> None:
-    """Let every token of a decoder see the whole row, in place. ModelError where the model's code has no way to do so."""
-    import torch
-
-    model.config.is_causal = False
-    attentions: list[Any] = [module for module in model.modules() if getattr(module, "is_causal", False)]
-    for attention in attentions:
-        attention.is_causal = False
-    rows = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 2]], device=model.device)
-    try:
-        with torch.no_grad():
-            first, other = model.eval().base_model(input_ids=rows, attention_mask=torch.ones_like(rows)).last_hidden_state[:, 0]
-        ahead = not torch.equal(first, other)
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # code that counts on its own mask
-        ahead = False
-    if not ahead:
-        raise ModelError(f"{type(model).__name__} cannot be made to look ahead", where=str(where), hint=_BOTH_WAYS)
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -115,7 +92,7 @@ def _span_class(config: Any, where: Path) -> Any:
     if type(config) in MODEL_FOR_QUESTION_ANSWERING_MAPPING:
         return MODEL_FOR_QUESTION_ANSWERING_MAPPING[type(config)]
     if not is_decoder(config):
-        raise ModelError(f"no span head for this kind of model: {config.model_type}", where=str(where), hint=_BOTH_WAYS)
+        raise ModelError(f"no span head for this kind of model: {config.model_type}", where=str(where), hint=_WANTED)
     plain: Any = MODEL_MAPPING[type(config)]
     name = plain.__name__.removesuffix("Model") + "ForQuestionAnswering"
     return type(name, (GenericForQuestionAnswering, plain.__base__), {"config_class": type(config)})

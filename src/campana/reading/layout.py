@@ -6,7 +6,7 @@
 Owns the tokenizer: truncation and padding that its file asks for are turned off, for they would drop text silently. Refuses slow
 tokenizers, which do not know offsets. Texts are tokenised by themselves, once each, and rows are put together from the pieces: that is
 what the tokenizer itself does with a pair, without doing the passage again for every question. A decoder's tokenizer has no such form:
-its rows are the token that begins a text, the question, a new line and the passage.
+its rows are the token that begins a text, the question, a new line, the passage, and the token that ends a text, which has seen them all.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Layout:
     suffix_types: tuple[int, ...]
     pad_id: int
     null_index: int
-    """The token of the row whose logits stand for "no answer": the classifier token, else the first."""
+    """The token of the row whose logits stand for "no answer": the classifier token, else the first; -1: the last, in a decoder's row."""
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Layout:
@@ -104,11 +104,12 @@ class Layout:
 
     @classmethod
     def _of_decoder(cls, own: Tokenizer, tokenizer: Any) -> Layout:
-        first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if first is None:
-            raise ModelError("this tokenizer has no token for the beginning of a row", hint="name its bos_token in tokenizer_config.json")
+        first, last = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if last is None:
+            raise ModelError("this tokenizer has no token that ends a text", hint="name its eos_token in tokenizer_config.json")
+        prefix = () if first is None else (int(first),)
         middle = tuple(own.encode("\n", add_special_tokens=False).ids)
-        return cls(own, (int(first),), middle, (), 0, 0, (0,) * len(middle), (), _pad_id(tokenizer), 0)
+        return cls(own, prefix, middle, (int(last),), 0, 0, (0,) * len(middle), (0,), _pad_id(tokenizer), -1)
 
     @property
     def num_special(self) -> int:

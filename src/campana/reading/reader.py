@@ -1,4 +1,4 @@
-"""A reader: a transformers encoder (or a decoder made one) with a span head, its tokenizer, and how it reads. Loading, saving, answering.
+"""A reader: a transformers encoder or decoder with a span head, its tokenizer, and how it reads. Loading, saving, answering.
 
     reader = Reader.load(Path("my-reader"))
     for answer in reader.answer(read_examples(Path("questions.jsonl"), Problems())):
@@ -29,7 +29,7 @@ from campana.reading.calibration import Calibration, calibration_from_dict
 from campana.reading.combine import combine
 from campana.reading.cost import EncoderShape
 from campana.reading.decode import decode
-from campana.reading.encoder import HEAD, load_span_model, longest_input
+from campana.reading.encoder import HEAD, is_decoder, load_span_model, longest_input
 from campana.reading.examples import Example
 from campana.reading.layout import Layout
 from campana.reading.onnx_engine import has_onnx, load_onnx_reader
@@ -90,7 +90,7 @@ class Reader:
             from campana.reading.attention import use_compiled
 
             model.base_model.to(torch.bfloat16)
-            use_compiled(model, Compiled.find(cache_dir), reader.settings.max_length)
+            use_compiled(model, Compiled.find(cache_dir))
         return reader
 
     @classmethod
@@ -183,7 +183,7 @@ def spans_of(batch: Batch, forward: Forward, group: Group, settings: Settings) -
         end_BL,
         batch.can_start,
         batch.can_end,
-        null_index=group.layout.null_index,
+        batch.null_at,
         num_best=settings.num_best,
         max_answer_tokens=settings.max_answer_tokens,
     )
@@ -268,6 +268,6 @@ def save_reader(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     """Write a reader's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_original_format=not is_decoder(model.config))  # else with a language model's names
         tokenizer.save_pretrained(folder)
     write_stored(folder, reader.stored())

@@ -40,6 +40,8 @@ class Batch:
     token_type_ids: NDArray[np.int64]
     passage_at: NDArray[np.int64]
     """Row position of the window's first passage token: (B,)."""
+    null_at: NDArray[np.int64]
+    """Row position of the token whose logits stand for "no answer": (B,)."""
     can_start: NDArray[np.bool_]
     """(B, L): may be the first token of an answer (owned by this window, and visible)."""
     can_end: NDArray[np.bool_]
@@ -111,7 +113,8 @@ class Group:
             own = slice(begin + int(self.own_first[window]) - first, begin + int(self.own_end[window]) - first)
             can_start[row, own] = can_end[row, own]
         mask = (np.arange(shape[1]) < lengths[:, None]).astype(np.int64)
-        return Batch(windows, input_ids, mask, types, at, can_start, can_end)
+        null_at = np.broadcast_to(layout.null_index, lengths.shape) if layout.null_index >= 0 else lengths + layout.null_index
+        return Batch(windows, input_ids, mask, types, at, null_at, can_start, can_end)
 
 
 def group_of(

@@ -131,9 +131,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
         held_out = TrainingTable.build(job.held_out, (), reader.layout, reader.settings) if job.held_out else None
     plan = drawn_steps(table, job.questions, job.batch_tokens, job.steps, job.seed)
     compiled = Compiled.find(job.cache_dir) if job.precision == "bf16" else None
-    network = Network.of(
-        model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, longest=reader.settings.max_length, compiled=compiled
-    )
+    network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, compiled=compiled)
     extra = job.objective.modules(network.width, job.seed)
     whole = torch.nn.ModuleDict({"model": model, **({"extra": extra.to(model.device)} if extra is not None else {})})
     run = Run(

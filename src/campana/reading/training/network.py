@@ -1,6 +1,6 @@
 """From a step's windows to logits and span vectors: the one place of training that touches the transformers model.
 
-    network = Network.of(model, table, precision="bf16", dropout=0.1, seed=0, longest=384, compiled=None)
+    network = Network.of(model, table, precision="bf16", dropout=0.1, seed=0, compiled=None)
     outputs = network.read(rows, step=3, vectors=False)
 
 Rows of one length are read together and never padded to a fixed length; bf16 is autocast over float32 weights. Attention is compiled
@@ -58,15 +58,14 @@ class Network:
         precision: Precision,
         dropout: float,
         seed: int,
-        longest: int,
         compiled: Compiled | None = None,
     ) -> Network:
-        """Prepare the model, in place. `longest`: tokens of a window; `compiled`: what may compute its attention in bf16."""
+        """Prepare the model, in place. `compiled`: what may compute its attention in bf16."""
         noise = Noise(seed)
         replace_dropout(model, dropout, noise)
         model.set_attn_implementation("eager")
         if precision == "bf16":
-            use_compiled(model, compiled, longest)
+            use_compiled(model, compiled)
             if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices without a bias
                 fuse(model.base_model, torch.bfloat16, compiled.elementwise if compiled else None)
         return cls(model, table, precision, noise)
@@ -94,13 +93,12 @@ class Network:
             hidden = hidden_states(model, **model_inputs(model, batch))
         start, end = head_logits(model, hidden.float())
         allowed = batch.can_end
-        null = table.group.layout.null_index
-        allowed[:, null] = True
+        allowed[np.arange(len(windows)), batch.null_at] = True
         never = ~torch.from_numpy(allowed).to(start.device)
         room = (0, longest - allowed.shape[1])
         logits = [functional.pad(each.masked_fill(never, NEVER), room, value=NEVER) for each in (start, end)]
         target = np.stack([table.target_first[windows], table.target_last[windows]], axis=1)
-        columns = [*logits, torch.from_numpy(np.where(target == NULL, null, target)).to(start.device)]
+        columns = [*logits, torch.from_numpy(np.where(target == NULL, batch.null_at[:, None], target)).to(start.device)]
         if vectors:
             columns.append(_span_vectors(hidden, table.span_first[windows], table.span_last[windows]))
         return columns
