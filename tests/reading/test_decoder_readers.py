@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,11 +95,12 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
         Layout.of(tokenizer)
 
 
-def test_a_decoder_gets_dropout_that_follows_the_step() -> None:
-    model = tiny_readers.tiny_decoder()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_gets_dropout_that_follows_the_step(kind: str) -> None:
+    model = tiny_readers.tiny_decoder(kind)
     noise = Noise(0)
     plain = read(model, *rows())
-    replace_dropout(model, 0.5, noise)
+    assert replace_dropout(model, 0.5, noise) >= 4, "two in each of two layers"
     assert torch.equal(read(model.eval(), *rows()), plain)
     model.train()
     found = []
@@ -108,6 +110,18 @@ def test_a_decoder_gets_dropout_that_follows_the_step() -> None:
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[1])
     assert not torch.equal(found[0], plain)
+
+
+def test_a_model_without_a_place_for_dropout_is_told(tmp_path: Path, job: Callable[..., ReadTrainJob]) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    MambaForCausalLM(MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=1)).save_pretrained(tmp_path)
+    tiny_readers.decoder_tokens().save_pretrained(tmp_path)
+    for dropout in (0.1, 0.0):
+        made = job(str(dropout), start_dir=tmp_path, dropout=dropout, steps=2)
+        train_reader(made, ignore)
+        told = json.loads((made.out_dir / "tune.json").read_text())["warnings"]
+        assert any("without dropout" in text for text in told) == (dropout > 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,6 +19,10 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+QUERIES = ("query", "query_proj", "q_lin", "qkv", "q", "c_attn")
+"""What attention layers call their query projection."""
+OF_HIDDEN_STATES = ("output_dropout", "resid_dropout")
+"""What attention layers call a dropout of hidden states (ALBERT, GPT-2)."""
 OUTPUTS = ("o_proj", "down_proj")
 """What decoders call the last matrix of attention and of the feed-forward part."""
 
@@ -55,25 +59,31 @@ class ByteDropout(nn.Module):
         return values * kept.to(values.device, values.dtype).mul_(256 / (256 - self.dropped))
 
 
-def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> None:
-    """Put `ByteDropout` in place of the model's dropout of hidden states, and turn off that of attention's weights.
+def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> int:
+    """Put `ByteDropout` in place of the model's dropout of hidden states, and turn off that of attention's weights; returns in how many.
 
     Attention's would draw heads x L numbers a token, most of all noise: 15% of a step of MiniLM-L6. Attention layers are those that have
-    a query projection (ALBERT's drop hidden states too, as `output_dropout`); those that keep a rate instead of a layer have it set to 0.
-    A decoder without any dropout gets it where encoders have it: on what attention and feed-forward part give to the hidden states.
+    a query projection (some drop hidden states too, by a layer called as in `OF_HIDDEN_STATES`); those that keep a rate instead of a layer
+    have it set to 0. A decoder without any dropout gets it where encoders have it: on what attention and feed-forward part give to the
+    hidden states.
     """
     bare = not any(isinstance(module, nn.Dropout) for module in model.modules())
+    count = 0
     for module in list(model.modules()):
-        of_attention = any(isinstance(getattr(module, name, None), nn.Module) for name in ("query", "query_proj", "q_lin", "qkv", "q"))
+        of_attention = any(isinstance(getattr(module, name, None), nn.Module) for name in QUERIES)
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Dropout):
-                setattr(module, name, nn.Dropout(0.0) if of_attention and name != "output_dropout" else ByteDropout(rate, noise))
+                kept = not of_attention or name in OF_HIDDEN_STATES
+                setattr(module, name, ByteDropout(rate, noise) if kept else nn.Dropout(0.0))
+                count += kept
         for name in ("attention_dropout", "dropout_prob"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
         for name in OUTPUTS:
             if bare and isinstance(output := getattr(module, name, None), nn.Module):
                 _drop_output(output, ByteDropout(rate, noise))
+                count += 1
+    return count
 
 
 def _drop_output(layer: nn.Module, dropout: ByteDropout) -> None:

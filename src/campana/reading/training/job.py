@@ -196,6 +196,8 @@ def _warnings(job: ReadTrainJob, run: Run, table: TrainingTable) -> list[str]:
         found.append("there are no held-out questions: the held-out loss was not measured")
     if job.objective.reads_vectors and not table.triples:
         found.append("no question has a counterpart to be contrasted with: the objective was cross-entropy alone")
+    if job.dropout and not run.network.num_dropouts:
+        found.append("this kind of model has no layer whose output could be dropped: it was trained without dropout")
     near = [row["similarity_negative"] for row in run.totals.rows if "similarity_negative" in row][-50:]
     if near and sum(near) / len(near) > 0.99:
         found.append("span vectors of answerable and unanswerable questions are the same (cosine above 0.99): no contrast")

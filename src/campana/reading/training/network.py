@@ -48,6 +48,8 @@ class Network:
     table: TrainingTable
     precision: Precision
     noise: Noise
+    num_dropouts: int
+    """Places where training drops hidden states."""
 
     @classmethod
     def of(
@@ -62,13 +64,13 @@ class Network:
     ) -> Network:
         """Prepare the model, in place. `compiled`: what may compute its attention in bf16."""
         noise = Noise(seed)
-        replace_dropout(model, dropout, noise)
+        num_dropouts = replace_dropout(model, dropout, noise)
         model.set_attn_implementation("eager")
         if precision == "bf16":
             use_compiled(model, compiled)
             if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices without a bias
                 fuse(model.base_model, torch.bfloat16, compiled.elementwise if compiled else None)
-        return cls(model, table, precision, noise)
+        return cls(model, table, precision, noise, num_dropouts)
 
     @property
     def width(self) -> int:
