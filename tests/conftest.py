@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,14 @@ def compiled() -> Compiled:
         return Compiled.load(default_cache_dir())
     except Unavailable as error:
         pytest.skip(f"no compiled code here: {error}")
+
+
+@pytest.fixture
+def hears_ctrl_c() -> Generator[None]:
+    """SIGINT raises KeyboardInterrupt: a shell lets what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -96,6 +96,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(job: Callable[..., ReadTrainJob]
         assert (whole.out_dir / name).read_bytes() == (killed.out_dir / name).read_bytes(), name
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("last", [3, 6], ids=["between", "at the last step"])
 def test_ctrl_c_loses_no_step(job: Callable[..., ReadTrainJob], last: int) -> None:
     whole, asked = job("whole"), job("asked")

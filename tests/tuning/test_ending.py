@@ -11,6 +11,8 @@ import pytest
 
 from campana.tuning.ending import SIGNALS, Ending
 
+pytestmark = pytest.mark.usefixtures("hears_ctrl_c")
+
 
 def asked(steps: list[str], times: int = 1, error: Exception | None = None) -> None:
     """A loop's step that is interrupted so often, and then saves."""
@@ -62,6 +64,14 @@ def test_handlers_are_given_back() -> None:
         ending.obey()
         assert [signal.getsignal(number) for number in SIGNALS] != before, "nobody has asked"
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_the_process_ignores_is_not_heard() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Ending() as ending:
+        signal.raise_signal(signal.SIGINT)
+        assert not ending.is_asked
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_nothing_is_changed_where_it_is_not_heeded_and_in_other_threads() -> None:

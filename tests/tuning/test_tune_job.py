@@ -112,6 +112,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(make_job: Make, progress: Any, f
         assert meter["resumed_from_step"] > 0
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 @pytest.mark.parametrize("which", [1, -1], ids=["first step", "last step"])
 def test_ctrl_c_loses_no_step(make_job: Make, progress: Any, which: int) -> None:
     undisturbed, asked = make_job("undisturbed"), make_job("asked")

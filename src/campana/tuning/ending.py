@@ -6,8 +6,8 @@
             checkpoint(at_once=ending.is_asked)
             ending.obey()
 
-What a signal would have done without it is done at `obey`, or at the end of the block. Only a main thread hears signals; elsewhere, and
-where several ranks would have to end together (`heeded=False`), nothing is changed.
+What a signal would have done without it is done at `obey`, or at the end of the block. Only a main thread hears signals; elsewhere, for
+signals that the process ignores, and where several ranks would have to end together (`heeded=False`), nothing is changed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class Ending:
 
     def __enter__(self) -> Self:
         if self._heeded:
-            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
