@@ -152,7 +152,7 @@ def ready(reader: Any, examples: list[Any]) -> tuple[Any, list[Any]]:
 
 def loaded(folder: Path) -> tuple[Any, Any]:
     """Model and tokenizer for the baseline."""
-    from campana.reading.reader import load_span_model
+    from campana.reading.span_model import load_span_model
 
     model, tokenizer, _ = load_span_model(folder)
     return model, tokenizer

@@ -47,8 +47,8 @@ def light_reader(cache_dir: Path, num_questions: int = 3000) -> Path:
 def train(start: Path, examples: Sequence[Any], precision: Any, out: Path | None = None, batch_tokens: int = 2900) -> Mapping[str, Any]:
     """One pass over the questions with our trainer; the meter. `batch_tokens`: those of 16 questions of SQuAD."""
     from campana.reading.layout import Layout
-    from campana.reading.reader import load_span_model
     from campana.reading.settings import Settings
+    from campana.reading.span_model import load_span_model
     from campana.reading.training.job import ReadTrainJob, train_reader
     from campana.reading.training.objectives.cross_entropy import CrossEntropy
     from campana.reading.training.plan import plan_steps

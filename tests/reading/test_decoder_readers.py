@@ -18,12 +18,12 @@ from toy_questions import ignore, world
 from campana.errors import ModelError
 from campana.native.compiled import Compiled
 from campana.reading.attention import NAME, use_compiled
-from campana.reading.cost import EncoderShape
-from campana.reading.encoder import load_span_model
+from campana.reading.cost import ReaderShape
 from campana.reading.evaluate import evaluate
 from campana.reading.layout import Layout
 from campana.reading.reader import Reader
 from campana.reading.settings import Settings
+from campana.reading.span_model import load_span_model
 from campana.reading.training.dropout import Noise, replace_dropout
 from campana.reading.training.job import ReadTrainJob, train_reader
 from campana.reading.training.network import Network
@@ -31,7 +31,7 @@ from campana.reading.training.objective import StepRows
 from campana.reading.training.questions import TrainingTable
 from campana.reading.windows import group_of
 
-KINDS = ["Llama", "Qwen2", "Qwen3", "Gemma", "Gemma3Text", "Mistral", "Phi3", "GPT2"]
+KINDS = ["Llama", "Qwen2", "Qwen3", "Gemma", "Gemma3Text", "Mistral", "Phi3", "Olmo2", "OPT", "GPT2"]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_row_is_the_question_a_new_line_the_passage_and_an_end_for_no_answer(b
     tokenizer = tiny_readers.decoder_tokens()
     if not begins:
         tokenizer.bos_token = None
-    layout = Layout.of(tokenizer)
+    layout = Layout.of(tokenizer, decoder=True)
     examples, _ = world()
     short = replace(examples[1], passage=examples[1].passage.split(" in ")[0])
     group, _ = group_of([examples[0], short], layout, Settings(max_length=128))
@@ -88,11 +88,19 @@ def test_a_row_is_the_question_a_new_line_the_passage_and_an_end_for_no_answer(b
         assert not batch.can_end[index, batch.null_at[index]]
 
 
+def test_the_model_decides_the_form_of_its_rows_and_not_the_tokenizer(save_decoder: Callable[..., Path]) -> None:
+    folder = save_decoder("GPT2")
+    tiny_readers.word_pieces().save_pretrained(folder)
+    model, tokenizer, _ = load_span_model(folder)
+    layout = Reader.of(model, tokenizer).layout
+    assert (layout.null_index, layout.prefix, layout.suffix) == (-1, (tokenizer.cls_token_id,), (tokenizer.sep_token_id,))
+
+
 def test_a_tokenizer_without_an_end_is_refused() -> None:
     tokenizer = tiny_readers.decoder_tokens()
     tokenizer.eos_token = None
     with pytest.raises(ModelError, match="ends a text"):
-        Layout.of(tokenizer)
+        Layout.of(tokenizer, decoder=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,13 +120,13 @@ def test_a_decoder_gets_dropout_that_follows_the_step(kind: str) -> None:
     assert not torch.equal(found[0], plain)
 
 
-def test_a_model_without_a_place_for_dropout_is_told(tmp_path: Path, job: Callable[..., ReadTrainJob]) -> None:
-    from transformers import MambaConfig, MambaForCausalLM
-
-    MambaForCausalLM(MambaConfig(vocab_size=320, hidden_size=32, num_hidden_layers=1)).save_pretrained(tmp_path)
-    tiny_readers.decoder_tokens().save_pretrained(tmp_path)
+def test_a_model_without_a_place_for_dropout_is_told(
+    save_decoder: Callable[..., Path], job: Callable[..., ReadTrainJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("campana.reading.training.dropout.OUTPUTS", ())
+    start = save_decoder()
     for dropout in (0.1, 0.0):
-        made = job(str(dropout), start_dir=tmp_path, dropout=dropout, steps=2)
+        made = job(str(dropout), start_dir=start, dropout=dropout, steps=2)
         train_reader(made, ignore)
         told = json.loads((made.out_dir / "tune.json").read_text())["warnings"]
         assert any("without dropout" in text for text in told) == (dropout > 0)
@@ -165,8 +173,9 @@ def test_other_libraries_read_it(save_decoder: Callable[..., Path], job: Callabl
         assert torch.equal(theirs(input_ids=ids, attention_mask=mask).start_logits, ours(input_ids=ids, attention_mask=mask).start_logits)
 
 
-def test_a_killed_decoder_goes_on_to_the_same_bytes(save_decoder: Callable[..., Path], job: Callable[..., ReadTrainJob]) -> None:
-    start = save_decoder()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_decoder_goes_on_to_the_same_bytes(save_decoder: Callable[..., Path], job: Callable[..., ReadTrainJob], kind: str) -> None:
+    start = save_decoder(kind)
     whole = job("whole", start_dir=start, precision="bf16")
     train_reader(whole, ignore)
     killed = job("killed", start_dir=start, precision="bf16", checkpoint_seconds=0.0)
@@ -190,7 +199,7 @@ def test_bf16_steps_are_near_those_of_fp32(compiled: Compiled, save_decoder: Cal
         model, tokenizer, _ = load_span_model(folder)
         torch.manual_seed(0)
         torch.nn.init.normal_(model.qa_outputs.weight)
-        table = TrainingTable.build(examples, (), Layout.of(tokenizer), Settings(max_length=128))
+        table = TrainingTable.build(examples, (), Layout.of(tokenizer, decoder=True), Settings(max_length=128))
         told: dict[str, Any] = {"precision": precision, "dropout": 0.0, "seed": 0, "compiled": compiled}
         network = Network.of(model, table, **told)
         outputs = network.read(StepRows((0, 1, 2, 3)), vectors=False)
@@ -216,13 +225,14 @@ def test_compiled_attention_looks_back_within_its_window(
     assert float((found - exact).norm()) < (0.02 if precision == torch.bfloat16 else 1e-5) * float(exact.norm())
 
 
-def test_flops_equal_what_torch_counts(save_decoder: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_flops_equal_what_torch_counts(save_decoder: Callable[..., Path], kind: str) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, _, _ = load_span_model(save_decoder("Gemma3Text", head_dim=24))
+    model, _, _ = load_span_model(save_decoder(kind, **({"head_dim": 24} if kind.startswith("Gemma") else {})))
     model.set_attn_implementation("eager")
     ids = torch.arange(10, 10 + 3 * 24).reshape(3, 24)
     with FlopCounterMode(display=False) as counted, torch.inference_mode():
         model(input_ids=ids)
-    told = EncoderShape.of(model).forward_flops(3 * 24, 3 * 24 * 24)
+    told = ReaderShape.of(model).forward_flops(3 * 24, 3 * 24 * 24)
     assert told == pytest.approx(counted.get_total_flops(), rel=0.01)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny_readers import tiny_bert, tiny_roberta
 
-from campana.reading.cost import EncoderShape
+from campana.reading.cost import ReaderShape
 
 
 def tiny_albert() -> Any:
@@ -26,7 +26,7 @@ def test_flops_equal_what_torch_counts(make: Callable[..., Any]) -> None:
 
     model = make()
     model.set_attn_implementation("eager")
-    shape = EncoderShape.of(model)
+    shape = ReaderShape.of(model)
     ids = torch.arange(10, 10 + 3 * 24).reshape(3, 24)
     sizes = {"num_tokens": 3 * 24, "sum_squared_lengths": 3 * 24 * 24}
     with FlopCounterMode(display=False) as forward, torch.inference_mode():
@@ -46,4 +46,4 @@ def test_layers_on_relative_positions_count_once() -> None:
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     model = DebertaV2ForQuestionAnswering(DebertaV2Config(vocab_size=200, **sizes, **positions)).eval()
     weights = [module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear)]
-    assert EncoderShape.of(model).num_weights == sum(weights)
+    assert ReaderShape.of(model).num_weights == sum(weights)

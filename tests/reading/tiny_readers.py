@@ -81,7 +81,9 @@ def tiny_decoder(kind: str = "Llama", seed: int = 0, **changes: Any) -> Any:
     import transformers
 
     sizes: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    if kind != "GPT2":
+    if kind == "OPT":
+        sizes |= {"ffn_dim": 48, "word_embed_proj_dim": 32}
+    elif kind != "GPT2":
         sizes |= {"num_key_value_heads": 1, "head_dim": 16}
     torch.manual_seed(seed)
     known = {"vocab_size": 320, "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}

@@ -46,6 +46,20 @@ def test_asked_twice_it_ends_at_once() -> None:
     assert steps == []
 
 
+def test_a_second_sigterm_may_come_from_the_same_stop() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with Ending() as ending:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert heard == []
+            ending.obey()
+            assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_an_error_is_not_hidden_by_a_signal() -> None:
     with pytest.raises(ValueError, match="broken"):
         asked([], error=ValueError("broken"))

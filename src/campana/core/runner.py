@@ -45,7 +45,7 @@ from campana.core.task import NAME, Task
 from campana.errors import StoreError
 
 TICK_SECONDS = 0.2
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 30.0
 """Between SIGTERM and SIGKILL."""
 
 

@@ -119,8 +119,8 @@ def suite_work(spec: Any, start_dir: Path, suite_path: Path, max_items: int | No
 
 def _reader(start_dir: Path, spec: Any) -> Any:
     """A reader that `spec`, a `read_train` stage, begins with."""
-    from campana.reading.encoder import load_span_model
     from campana.reading.reader import Reader
+    from campana.reading.span_model import load_span_model
 
     model, tokenizer, _ = load_span_model(start_dir)
     return Reader.of(model, tokenizer, {"settings": spec.settings.as_dict()})

@@ -9,6 +9,7 @@ It owns how long those measurements are. A training run leaves a reader, with wh
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -131,7 +132,7 @@ def run_read_train(
         settings=spec.settings,
         fit="temperature",
         num_evaluations=1,
-        checkpoint_seconds=1e9,
+        checkpoint_seconds=math.inf,
         cache_dir=cache_dir,
     )
     start = time.perf_counter()

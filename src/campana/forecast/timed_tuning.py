@@ -7,6 +7,7 @@ It owns how long that measurement is. Two sizes of packs tell the time a pack fr
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -160,7 +161,7 @@ def run_tune(
         export=True,
         num_evaluations=1,
         micro_batch_tokens=micro,
-        checkpoint_seconds=1e9,
+        checkpoint_seconds=math.inf,
         cache_dir=cache_dir,
     )
     start = time.perf_counter()

@@ -1,6 +1,6 @@
 """Operations of an encoder with a span head, by the work that it really does: no padding.
 
-    EncoderShape.of(model).forward_flops(num_tokens=1900, sum_squared_lengths=310_000)
+    ReaderShape.of(model).forward_flops(num_tokens=1900, sum_squared_lengths=310_000)
 
 Matrix products alone are counted: 2 a token and weight in a forward pass, 4 more in a backward pass (Kaplan et al. 2020, section 2.1), and
 attention's two products, 4 a layer, width and pair of tokens, and 8 more in a backward pass. A layer that is called several times, as
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EncoderShape:
+class ReaderShape:
     """What an encoder's work depends on."""
 
     num_weights: int
@@ -28,12 +28,13 @@ class EncoderShape:
     """Of all heads of a layer together."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> EncoderShape:
+    def of(cls, model: PreTrainedModel) -> ReaderShape:
         """The shape of a model in memory, which reads one token, so that the calls of each layer can be counted."""
         import torch
+        from transformers.pytorch_utils import Conv1D
 
         config: Any = model.config
-        layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        layers = [module for module in model.modules() if isinstance(module, (torch.nn.Linear, Conv1D))]  # GPT-2's are the latter
         calls: Counter[torch.nn.Module] = Counter()
 
         def count(layer: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:

@@ -19,13 +19,13 @@ from typing import Any
 from campana.errors import DataError, ModelError
 from campana.models.cache import sha256_of
 from campana.models.quiet import quiet
-from campana.reading.encoder import load_span_model, longest_input
 from campana.reading.examples import Example
 from campana.reading.export_graph import quantise, write_graph
 from campana.reading.export_parity import BOUND, Parity, awkward_examples, compare
 from campana.reading.export_quality import Loss, quality_loss
 from campana.reading.onnx_engine import FACTS, MODEL, SCHEMA, load_onnx_reader, onnx_forward
 from campana.reading.reader import Reader, read_stored, write_json, write_stored
+from campana.reading.span_model import is_decoder, load_span_model, longest_input
 
 MOST_COMPARED = 60
 """Held-out questions on which logits are compared; the quality of int8 is measured on all."""
@@ -55,7 +55,7 @@ def export(source: Path, out: Path, held_out: Sequence[Example] = (), *, int8: b
     model, tokenizer, fresh = load_span_model(source)
     if fresh:
         raise ModelError(
-            "this is an encoder without a span head: it cannot read yet", where=str(source), hint="give the folder of a trained reader"
+            "this is a model without a span head: it cannot read yet", where=str(source), hint="give the folder of a trained reader"
         )
     reader = Reader.of(model, tokenizer, read_stored(source))
     unfinished = out.with_name(out.name + ".new")
@@ -74,6 +74,7 @@ def export(source: Path, out: Path, held_out: Sequence[Example] = (), *, int8: b
             "schema": SCHEMA,
             "precision": "int8" if int8 else "fp32",
             "longest_input": longest_input(model, tokenizer),
+            "decoder": is_decoder(model.config),
             "source_sha256": sha256_of(source),
             "versions": {name: version(name) for name in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")},
             "parity": parity.as_dict(),

@@ -1,12 +1,13 @@
 """How a tokenizer puts a question and a passage into one row, and what its tokens are in the text.
 
-    layout = Layout.of(tokenizer)
+    layout = Layout.of(tokenizer, decoder=False)
     tokens = layout.tokens(["In Rome."])[0]      # Tokens(ids, starts, ends): int32 arrays, characters of the text as given
 
 Owns the tokenizer: truncation and padding that its file asks for are turned off, for they would drop text silently. Refuses slow
 tokenizers, which do not know offsets. Texts are tokenised by themselves, once each, and rows are put together from the pieces: that is
-what the tokenizer itself does with a pair, without doing the passage again for every question. A decoder's tokenizer has no such form:
-its rows are the token that begins a text, the question, a new line, the passage, and the token that ends a text, which has seen them all.
+what the tokenizer itself does with a pair, without doing the passage again for every question. A decoder has no such form, whatever its
+tokenizer: its rows are the token that begins a text, the question, a new line, the passage, and the token that ends a text, which alone
+has seen them all.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Layout:
     """The token of the row whose logits stand for "no answer": the classifier token, else the first; -1: the last, in a decoder's row."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Layout:
-        """Learn the layout from what the tokenizer does with a pair of words."""
+    def of(cls, tokenizer: PreTrainedTokenizerBase, *, decoder: bool = False) -> Layout:
+        """Learn the layout from what the tokenizer does with a pair of words; `decoder`: the form that decoders read."""
         from tokenizers import Tokenizer
 
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
@@ -78,8 +79,7 @@ class Layout:
         own.no_truncation()
         own.no_padding()
         own.encode_special_tokens = True  # "[SEP]" in a passage is text
-        cls_id: Any = getattr(tokenizer, "cls_token_id", None)
-        if cls_id is None and getattr(tokenizer, "sep_token_id", None) is None:
+        if decoder:
             return cls._of_decoder(own, tokenizer)
         pair = own.encode("a", "a")
         sides = list(pair.sequence_ids)
@@ -89,6 +89,7 @@ class Layout:
         passage = [index for index, side in enumerate(sides) if side == 1]
         ids, types = pair.ids, pair.type_ids
         prefix = tuple(ids[: question[0]])
+        cls_id: Any = getattr(tokenizer, "cls_token_id", None)
         return cls(
             tokenizer=own,
             prefix=prefix,
@@ -104,7 +105,8 @@ class Layout:
 
     @classmethod
     def _of_decoder(cls, own: Tokenizer, tokenizer: Any) -> Layout:
-        first, last = tokenizer.bos_token_id, tokenizer.eos_token_id
+        names = (("bos_token_id", "cls_token_id"), ("eos_token_id", "sep_token_id"))
+        first, last = (next((id_ for name in each if (id_ := getattr(tokenizer, name, None)) is not None), None) for each in names)
         if last is None:
             raise ModelError("this tokenizer has no token that ends a text", hint="name its eos_token in tokenizer_config.json")
         prefix = () if first is None else (int(first),)

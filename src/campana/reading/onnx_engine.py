@@ -44,7 +44,7 @@ def load_onnx_reader(folder: Path) -> Reader:
             where=str(folder),
             hint="export it again: campana read export --model DIR --out DIR",
         )
-    layout = Layout.of(load_tokenizer(folder))
+    layout = Layout.of(load_tokenizer(folder), decoder=bool(facts.get("decoder")))
     return Reader.assemble(onnx_forward(folder / MODEL), layout, read_stored(folder), int(facts["longest_input"]))
 
 

@@ -5,9 +5,10 @@
         print(answer.to_json())
 
 A reader's folder is an ordinary transformers question-answering model (config.json, model.safetensors, tokenizer.json), which other
-libraries read as well, plus reader.json: settings, threshold, calibration and what they were fitted on. A folder without reader.json (a
-model from elsewhere) reads with the default settings, uncalibrated. One with model.onnx (`campana read export`) is read by onnxruntime;
-all but the logits is the same code. safetensors, ONNX and JSON only; no pickle, no code from a model.
+libraries read as well (where transformers has such a class for its kind: not for Gemma), plus reader.json: settings, threshold,
+calibration and what they were fitted on. A folder without reader.json (a model from elsewhere) reads with the default settings,
+uncalibrated. One with model.onnx (`campana read export`) is read by onnxruntime; all but the logits is the same code. safetensors, ONNX
+and JSON only; no pickle, no code from a model.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from campana.models.quiet import quiet
 from campana.reading.answer import Found, ReaderAnswer, answer_of
 from campana.reading.calibration import Calibration, calibration_from_dict
 from campana.reading.combine import combine
-from campana.reading.cost import EncoderShape
+from campana.reading.cost import ReaderShape
 from campana.reading.decode import decode
-from campana.reading.encoder import HEAD, is_decoder, load_span_model, longest_input
 from campana.reading.examples import Example
 from campana.reading.layout import Layout
 from campana.reading.onnx_engine import has_onnx, load_onnx_reader
 from campana.reading.settings import Settings
+from campana.reading.span_model import HEAD, is_decoder, load_span_model, longest_input
 from campana.reading.threshold import Threshold
 from campana.reading.windows import Batch, Group, groups
 
@@ -61,7 +62,7 @@ class Reader:
     about: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What reader.json says of how it was made."""
     batch_tokens: int = BATCH_TOKENS
-    shape: EncoderShape | None = None
+    shape: ReaderShape | None = None
     """What its work is counted by; None for an exported reader."""
 
     @classmethod
@@ -78,7 +79,7 @@ class Reader:
         model, tokenizer, fresh = load_span_model(folder)
         if fresh:
             raise ModelError(
-                "this is an encoder without a span head: it cannot read yet",
+                "this is a model without a span head: it cannot read yet",
                 where=str(folder),
                 hint="give the folder of a trained reader",
             )
@@ -96,8 +97,13 @@ class Reader:
     @classmethod
     def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stored: Mapping[str, Any] | None = None) -> Reader:
         """A reader of a model in memory; `stored` is what its reader.json says."""
-        reader = cls.assemble(model_forward(model.eval()), Layout.of(tokenizer), stored or {}, longest_input(model, tokenizer))
-        return replace(reader, shape=EncoderShape.of(model))
+        reader = cls.assemble(
+            model_forward(model.eval()),
+            Layout.of(tokenizer, decoder=is_decoder(model.config)),
+            stored or {},
+            longest_input(model, tokenizer),
+        )
+        return replace(reader, shape=ReaderShape.of(model))
 
     @classmethod
     def assemble(cls, forward: Forward, layout: Layout, stored: Mapping[str, Any], longest: int) -> Reader:

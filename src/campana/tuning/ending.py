@@ -1,10 +1,14 @@
-"""A loop that is asked to end (Ctrl-C, SIGTERM) finishes its step and saves before it obeys; asked twice, it ends at once.
+"""A loop that is asked to end (Ctrl-C, SIGTERM) finishes its step and saves before it obeys. A second Ctrl-C ends it at once.
 
     with Ending() as ending:
         while ...:
             step()
-            checkpoint(at_once=ending.is_asked)
-            ending.obey()
+            asked = ending.is_asked
+            checkpoint(at_once=asked)
+            if asked:
+                ending.obey()
+
+Whoever kills it before the step and the save are over (the runner waits half a minute) loses what came after the last checkpoint.
 
 What a signal would have done without it is done at `obey`, or at the end of the block. Only a main thread hears signals; elsewhere, for
 signals that the process ignores, and where several ranks would have to end together (`heeded=False`), nothing is changed.
@@ -12,12 +16,14 @@ signals that the process ignores, and where several ranks would have to end toge
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+log = logging.getLogger(__name__)
 
 
 class Ending:
@@ -53,9 +59,10 @@ class Ending:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         del frame
-        impatient, self._asked = self.is_asked, number
+        impatient, self._asked = self.is_asked and number == signal.SIGINT, number  # a supervisor may send SIGTERM twice
         if impatient:
             self.obey()
+        log.warning("the step is finished and saved first; Ctrl-C again ends at once")
 
     def _give_back(self) -> None:
         for number, handler in self._before.items():

@@ -133,14 +133,16 @@ class Run:
         if self.steps_done == 0 and not self.totals.rows:
             self._validate()
         self._since_checkpoint = time.perf_counter()
-        with Ending(heeded=self.ranks.count == 1) as ending:
+        with Ending(heeded=self.ranks.count == 1 and math.isfinite(self.job.checkpoint_seconds)) as ending:
             while self.steps_done < len(self.plan.steps):
                 with self.clock("train"):
                     self._step()
                 if self.steps_done in self.plan.evaluate_after:
                     self._validate()
-                self._checkpoint(at_once=ending.is_asked)
-                ending.obey()
+                asked = ending.is_asked
+                self._checkpoint(at_once=asked)
+                if asked:
+                    ending.obey()
 
     def _step(self) -> None:
         self._step_started = time.perf_counter()

@@ -10,11 +10,13 @@ rate is a multiple of 1/256: 0.1 becomes 26/256 = 0.1016.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from campana.reading.span_model import is_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,7 +25,7 @@ QUERIES = ("query", "query_proj", "q_lin", "qkv", "q", "c_attn")
 """What attention layers call their query projection."""
 OF_HIDDEN_STATES = ("output_dropout", "resid_dropout")
 """What attention layers call a dropout of hidden states (ALBERT, GPT-2)."""
-OUTPUTS = ("o_proj", "down_proj")
+OUTPUTS = ("o_proj", "down_proj", "out_proj", "fc2")
 """What decoders call the last matrix of attention and of the feed-forward part."""
 
 
@@ -64,10 +66,10 @@ def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> int:
 
     Attention's would draw heads x L numbers a token, most of all noise: 15% of a step of MiniLM-L6. Attention layers are those that have
     a query projection (some drop hidden states too, by a layer called as in `OF_HIDDEN_STATES`); those that keep a rate instead of a layer
-    have it set to 0. A decoder without any dropout gets it where encoders have it: on what attention and feed-forward part give to the
-    hidden states.
+    have it set to 0. A decoder without a layer of dropout gets it where encoders have it: on what attention and feed-forward part give to
+    the hidden states; a rate of its own (OPT) is set to 0. Encoders that drop hidden states by a rate (BART) keep it, and torch's noise.
     """
-    bare = not any(isinstance(module, nn.Dropout) for module in model.modules())
+    bare = is_decoder(model.config) and not any(isinstance(module, nn.Dropout) for module in model.modules())
     count = 0
     for module in list(model.modules()):
         of_attention = any(isinstance(getattr(module, name, None), nn.Module) for name in QUERIES)
@@ -79,11 +81,25 @@ def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> int:
         for name in ("attention_dropout", "dropout_prob"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+        if _has_own_rate(module):
+            if bare:
+                _turn_off_own_rate(module)
+            else:
+                count += 1
         for name in OUTPUTS:
             if bare and isinstance(output := getattr(module, name, None), nn.Module):
                 _drop_output(output, ByteDropout(rate, noise))
                 count += 1
     return count
+
+
+def _has_own_rate(module: nn.Module) -> bool:
+    rate = getattr(module, "dropout", None)
+    return isinstance(rate, float) and rate > 0
+
+
+def _turn_off_own_rate(module: Any) -> None:
+    module.dropout = 0.0
 
 
 def _drop_output(layer: nn.Module, dropout: ByteDropout) -> None:

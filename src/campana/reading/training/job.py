@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from campana.errors import StageFailed
 from campana.parts import kind_of
-from campana.reading.cost import EncoderShape
 from campana.reading.examples import Example, Problems
 from campana.reading.settings import Settings
 from campana.reading.threshold import refuse_one_kind
@@ -109,9 +108,9 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
     import torch
 
     from campana.native.compiled import Compiled
-    from campana.reading.encoder import load_span_model
     from campana.reading.evaluate import refuse_seen
     from campana.reading.reader import Reader
+    from campana.reading.span_model import load_span_model
     from campana.reading.training.loop import Run
     from campana.reading.training.network import Network
     from campana.reading.training.plan import drawn_steps
@@ -206,7 +205,7 @@ def _warnings(job: ReadTrainJob, run: Run, table: TrainingTable) -> list[str]:
 
 def _flops(run: Run) -> int:
     """Operations of training and validation."""
-    shape, totals = EncoderShape.of(run.network.model), run.totals
+    shape, totals = run.network.shape, run.totals
     training = shape.training_flops(totals.tokens, totals.squared_lengths)
     return training + shape.forward_flops(totals.validated_tokens, totals.validated_squared)
 

@@ -94,7 +94,7 @@ class Run:
         if self.steps_done == 0 and not self.totals.rows:
             self._validate()
         self._since_checkpoint = time.perf_counter()
-        with Ending() as ending:
+        with Ending(heeded=math.isfinite(self.job.checkpoint_seconds)) as ending:
             while self.steps_done < count:
                 with self.clock("train"):
                     loss = self._step()
@@ -102,8 +102,10 @@ class Run:
                 self.progress(self.steps_done, count, "steps", loss=loss, tokens_per_second=speed)
                 if self.steps_done in evaluate_after:
                     self._validate()
-                self._checkpoint(at_once=ending.is_asked)
-                ending.obey()
+                asked = ending.is_asked
+                self._checkpoint(at_once=asked)
+                if asked:
+                    ending.obey()
 
     def _step(self) -> float:
         """Returns the loss."""

@@ -19,8 +19,9 @@ import torch
 from torch.nn import functional
 
 from campana.reading.attention import use_compiled
-from campana.reading.encoder import is_decoder
+from campana.reading.cost import ReaderShape
 from campana.reading.reader import head_logits, hidden_states, model_inputs
+from campana.reading.span_model import is_decoder
 from campana.reading.training.dropout import Noise, replace_dropout
 from campana.reading.training.objective import NEVER, Outputs, StepRows
 from campana.reading.training.plan import passes
@@ -50,6 +51,8 @@ class Network:
     noise: Noise
     num_dropouts: int
     """Places where training drops hidden states."""
+    shape: ReaderShape
+    """Of the model as it was."""
 
     @classmethod
     def of(
@@ -63,14 +66,14 @@ class Network:
         compiled: Compiled | None = None,
     ) -> Network:
         """Prepare the model, in place. `compiled`: what may compute its attention in bf16."""
-        noise = Noise(seed)
+        noise, shape = Noise(seed), ReaderShape.of(model)
         num_dropouts = replace_dropout(model, dropout, noise)
         model.set_attn_implementation("eager")
         if precision == "bf16":
             use_compiled(model, compiled)
-            if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices without a bias
+            if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices
                 fuse(model.base_model, torch.bfloat16, compiled.elementwise if compiled else None)
-        return cls(model, table, precision, noise, num_dropouts)
+        return cls(model, table, precision, noise, num_dropouts, shape)
 
     @property
     def width(self) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 HEAD = "qa_outputs"
-_WANTED = "give an encoder such as BERT, or a language model"
+_WANTED = "give an encoder such as BERT, or a language model such as LLaMA"
 
 
 def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, bool]:
@@ -53,7 +53,7 @@ def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
         )
     model, report = loaded
     if not hasattr(model, HEAD):
-        raise ModelError(f"{type(model).__name__} has another kind of head", where=str(folder), hint="give an encoder such as BERT")
+        raise ModelError(f"{type(model).__name__} has another kind of head", where=str(folder), hint=_WANTED)
     missing = sorted(report["missing_keys"])
     fresh = [name for name in missing if name.startswith(HEAD + ".")]
     absent = [name for name in missing if name not in fresh] + sorted(str(key) for key in report["mismatched_keys"])
@@ -67,10 +67,14 @@ def load_span_model(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerB
 
 
 def is_decoder(config: Any) -> bool:
-    """Whether models of this kind are made to write, not to fill gaps: their tokens see only what stands before them."""
+    """Whether models of this kind are made to write, not to fill gaps: their tokens see only what stands before them.
+
+    Not those that read one text and write another, nor those that see pictures too.
+    """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    writes = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    return writes and not config.is_encoder_decoder and hasattr(config, "hidden_size")
 
 
 def longest_input(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -102,6 +106,8 @@ def _other_names(config: Any, kind: Any) -> dict[str, str] | None:
     """How weights are called in a language model's file -> in the same model under a span head, where they differ."""
     from transformers import MODEL_MAPPING
 
+    if not is_decoder(config):
+        return None
     plain: Any = MODEL_MAPPING[type(config)]
     usual = plain.base_model_prefix
-    return {rf"^{usual}\.": f"{kind.base_model_prefix}."} if is_decoder(config) and kind.base_model_prefix != usual else None
+    return {rf"^{usual}\.": f"{kind.base_model_prefix}."} if kind.base_model_prefix != usual else None
