@@ -75,7 +75,7 @@ def verdicts(report: Report, looks: Looks) -> str:
         tag = '<span class="tag">primary</span>' if detail["primary"] else ""
         rows.append(
             [
-                f"{esc(detail['left'])} <span class=minus>−</span> {esc(detail['right'])}{tag}",
+                f"{_side(detail['left'])} <span class=minus>−</span> {_side(detail['right'])}{tag}",
                 f'<span class="verdict {contrast["verdict"].replace(" ", "-")}">{esc(contrast["verdict"])}</span>',
                 fig(q.signed(difference["mean"]), key, path),
                 forest(difference, reach, measure["margin"]),
@@ -98,6 +98,11 @@ def verdicts(report: Report, looks: Looks) -> str:
     notes = "".join(f"<li>{esc(text)}</li>" for text in measure["notes"])
     notes = f"<details><summary>Notes on the statistics</summary><ul>{notes}</ul></details>" if notes else ""
     return section("verdicts", "Verdicts", table(head, rows, css="verdicts", text_columns=2), note(told), notes)
+
+
+def _side(name: str) -> str:
+    """A side of a contrast: between two of them a line may break, within one it may not."""
+    return f"<span class=side>{esc(name)}</span>"
 
 
 def _pair(pair: Mapping[str, Any], key: str | None, path: str, reach: float, margin: float) -> list[str]:
