@@ -2,14 +2,13 @@
 
 CMRC 2018 has answerable questions alone, so those without an answer are made from them by rules (`campana read edit`: a name swapped, a
 number changed), at most one of a question; nobody has read them all. Writes, into build: train.jsonl (CMRC's train set) and made.jsonl
-(its questions' counterparts), held_out.jsonl (120 questions of the trial set and 120 made ones) and test.jsonl (600 and 600 of the dev
-set). The three sets share no passage. Needs `pip install 'campana[edits]'`.
+(its questions' counterparts), held_out.jsonl (120 questions of the trial set and 120 made ones) and test.jsonl (those of the dev set). The
+three sets share no passage. Needs `pip install 'campana[edits]'`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +17,8 @@ from campana.parts import find
 from campana.reading.edits.make import limited, make_family
 from campana.reading.examples import Example, Problems
 from campana.reading.files import load_examples, write_examples
+from campana.reading.suite import questions_of
+from campana.reading.training.questions import augmented
 from campana.reading.triples import Family, write_families
 
 OPERATORS = ("chinese_entity", "number")
@@ -37,11 +38,12 @@ def main() -> None:
     families = made(train, problems)
     print(f"train: {write_examples(options.out / 'train.jsonl', train):,} questions, {len(families):,} of them with a counterpart")
     write_families(options.out / "made.jsonl", families)
-    for name, source, size in (("held_out", "trial", 120), ("test", "dev", 600)):
+    for name, source, most in (("held_out", "trial", 240), ("test", "dev", None)):
+        path = options.out / f"{name}.jsonl"
         examples = [example for example in load_examples(cmrc / f"cmrc2018_{source}.json", problems) if example.spans]
-        unanswerable = [family.example(other) for family in made(examples, problems) for other in family.counterparts]
-        kept = [*drawn(examples, size), *drawn(unanswerable, size)]
-        print(f"{name}: {write_examples(options.out / f'{name}.jsonl', kept):,} questions, {len(kept) - size:,} unanswerable")
+        write_examples(path, augmented(examples, made(examples, problems)))
+        kept = questions_of(path, most)
+        print(f"{name}: {write_examples(path, kept):,} questions, {sum(not example.answerable for example in kept):,} unanswerable")
     print("\n".join(problems.lines()))
 
 
@@ -52,11 +54,6 @@ def made(examples: Iterable[Example], problems: Problems) -> list[Family]:
         operator.require()
     families = (make_family(example, operators, seeds=[0], problems=problems) for example in examples)
     return [limited(family, 1, seed=0) for family in families if family is not None and family.counterparts]
-
-
-def drawn(examples: Iterable[Example], size: int) -> list[Example]:
-    """So many of them, by their ids alone."""
-    return sorted(examples, key=lambda example: hashlib.sha256(example.id.encode()).digest())[:size]
 
 
 if __name__ == "__main__":

@@ -160,10 +160,11 @@ def test_a_decoder_learns_to_answer_and_to_abstain(
     assert min(scores.has_answer_f1 or 0, scores.no_answer_accuracy or 0) > 90
 
 
-def test_other_libraries_read_it(save_decoder: Callable[..., Path], job: Callable[..., ReadTrainJob]) -> None:
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3", "Mistral", "OPT", "GPT2"])
+def test_other_libraries_read_it(save_decoder: Callable[..., Path], job: Callable[..., ReadTrainJob], kind: str) -> None:
     from transformers import AutoModelForQuestionAnswering
 
-    made = job(start_dir=save_decoder("Qwen2"), steps=2)
+    made = job(start_dir=save_decoder(kind), steps=2)
     train_reader(made, ignore)
     theirs, report = AutoModelForQuestionAnswering.from_pretrained(made.out_dir / "model", output_loading_info=True)
     assert not any(report.values())

@@ -16,6 +16,7 @@ from campana.reading.examples import Example, Span
 from campana.reading.export import export
 from campana.reading.export_parity import awkward_examples, compare
 from campana.reading.reader import Reader, save_reader
+from campana.reading.span_model import load_span_model
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -74,6 +75,19 @@ def test_a_model_without_types_of_tokens(tmp_path: Path, roberta_reader: Any) ->
     loaded = Reader.load(tmp_path / "onnx")
     assert loaded.settings.max_length == 128  # 130 positions begin after the padding id
     same(roberta_reader, loaded, labelled(4))
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Gemma3Text", "GPT2"])
+def test_a_language_model(tmp_path: Path, kind: str) -> None:
+    folder, source = tmp_path / "model", tmp_path / "reader"
+    tiny_readers.tiny_decoder(kind).save_pretrained(folder)
+    tiny_readers.decoder_tokens().save_pretrained(folder)
+    model, tokenizer, _ = load_span_model(folder)
+    save_reader(source, model, tokenizer, Reader.of(model, tokenizer))
+    export(source, tmp_path / "onnx", labelled(6))
+    ours, theirs = Reader.load(source), Reader.load(tmp_path / "onnx")
+    assert theirs.layout.null_index == ours.layout.null_index == -1
+    same(ours, theirs, labelled(20))
 
 
 def test_another_model_is_told_by_its_logits_and_spans(bert_reader: Any) -> None:

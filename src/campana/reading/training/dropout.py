@@ -10,7 +10,7 @@ rate is a multiple of 1/256: 0.1 becomes 26/256 = 0.1016.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -62,7 +62,9 @@ class ByteDropout(nn.Module):
 
 
 def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> int:
-    """Put `ByteDropout` in place of the model's dropout of hidden states, and turn off that of attention's weights; returns in how many.
+    """Put `ByteDropout` in place of the model's dropout of hidden states, and turn off that of attention's weights.
+
+    Returns in how many places hidden states are dropped.
 
     Attention's would draw heads x L numbers a token, most of all noise: 15% of a step of MiniLM-L6. Attention layers are those that have
     a query projection (some drop hidden states too, by a layer called as in `OF_HIDDEN_STATES`); those that keep a rate instead of a layer
@@ -78,28 +80,15 @@ def replace_dropout(model: PreTrainedModel, rate: float, noise: Noise) -> int:
                 kept = not of_attention or name in OF_HIDDEN_STATES
                 setattr(module, name, ByteDropout(rate, noise) if kept else nn.Dropout(0.0))
                 count += kept
-        for name in ("attention_dropout", "dropout_prob"):
+        for name in ("attention_dropout", "dropout_prob", *(["dropout"] if bare else [])):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-        if _has_own_rate(module):
-            if bare:
-                _turn_off_own_rate(module)
-            else:
-                count += 1
+        count += isinstance(own := getattr(module, "dropout", None), float) and own > 0
         for name in OUTPUTS:
             if bare and isinstance(output := getattr(module, name, None), nn.Module):
                 _drop_output(output, ByteDropout(rate, noise))
                 count += 1
     return count
-
-
-def _has_own_rate(module: nn.Module) -> bool:
-    rate = getattr(module, "dropout", None)
-    return isinstance(rate, float) and rate > 0
-
-
-def _turn_off_own_rate(module: Any) -> None:
-    module.dropout = 0.0
 
 
 def _drop_output(layer: nn.Module, dropout: ByteDropout) -> None:
