@@ -12,12 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from campana.errors import ModelError
+from campana.forecast.answers import answering_passes
 from campana.generation import invariance, lean
 from campana.generation.engine import Completion, Engine, Greedy, Phases, Request, Sample
 from campana.generation.engines.packed import Packed
 from campana.generation.engines.reference import Transformers
 from campana.generation.kv import Row, Shelf
 from campana.generation.passes import read_prompts, read_step
+from campana.generation.schedule import WORTHWHILE
 from campana.native.compiled import Compiled
 
 FAMILIES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
@@ -73,7 +75,7 @@ def test_logits_are_the_same_bits_alone_and_among_others(
         rows = [Row(request, len(request.prompt_ids)) for request in asked]
         for row in rows:
             shelf.put(row)
-        order, out = rows, read_prompts(forward, rows)
+        order, out = rows, read_prompts(forward, rows, shelf.beginning)
         for _ in range(steps):
             for place, row in enumerate(order):
                 found[row.request.id].append(out[place].clone())
@@ -89,6 +91,41 @@ def test_logits_are_the_same_bits_alone_and_among_others(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("num_shared", [1, 15, 40, 66])
+def test_what_prompts_begin_with_is_read_once_and_moves_no_bit(
+    family: str, num_shared: int, models: Models, requests: list[Request], run: Run, compiled: Compiled
+) -> None:
+    model = copy.deepcopy(models(f"{family}, heads of 32")).bfloat16()
+    beginning = tuple(range(100, 100 + num_shared))
+    asked = [Request(each.id, beginning + each.prompt_ids) for each in requests]
+    copies = range(-(-WORTHWHILE // (num_shared * (len(asked) - 1))))
+    many = [Request(f"{each.id}/{k}", each.prompt_ids) for k in copies for each in asked]
+    together = run(Packed(), model, many, Greedy(), compiled=compiled)
+    for each in many[::9]:
+        assert run(Packed(), model, [each], Greedy(), compiled=compiled)[each.id] == together[each.id]
+    shared = sorted(each.num_shared for each in together.values())
+    expected = 0 if family == "gemma2" else num_shared  # a soft-cap: its attention is not compiled
+    assert shared == [0, *[expected] * (len(many) - 1)]
+
+
+def test_forecasts_count_prompts_without_what_they_share(models: Models, requests: list[Request], compiled: Compiled) -> None:
+    asked = [Request(f"{number:02}", (*range(100, 120), *each.prompt_ids)) for number, each in enumerate(requests)]
+    engine, told, phases = Packed(max_rows=8, prefill_tokens=90), list[int](), Phases()
+    model = copy.deepcopy(models("llama, heads of 32")).bfloat16()
+    done = list(engine.complete(model, asked, Greedy(), 16, frozenset(range(60)), told.append, phases, compiled))
+    assert sum(each.num_shared for each in done) == 20 * (len(asked) - 1)
+    new = {each.id: len(each.token_ids) + (each.finish == "stop") for each in done}
+    own = [len(each.prompt_ids) - 20 for each in asked]
+    passes = answering_passes(own, [new[each.id] for each in asked], max_rows=8, prefill_tokens=90)
+    assert [each.read_rows + each.rows for each in passes.passes] == told
+
+
+def test_nothing_is_shared_where_torch_computes_attention(models: Models, requests: list[Request], run: Run) -> None:
+    asked = [Request(each.id, (*range(100, 110), *each.prompt_ids)) for each in requests]
+    assert {each.num_shared for each in run(Packed(), models("llama"), asked, Greedy()).values()} == {0}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_logits_are_as_near_to_fp32_as_torchs(family: str, models: Models, requests: list[Request], compiled: Compiled) -> None:
     exact = models(f"{family}, heads of 32")
     rows = [Row(each, len(each.prompt_ids)) for each in requests]
@@ -101,7 +138,7 @@ def test_compiled_logits_are_as_near_to_fp32_as_torchs(family: str, models: Mode
             row.length, row.token_ids = len(row.request.prompt_ids), [7]
             shelf.put(row)
         with lean.lent(copy.deepcopy(exact).bfloat16(), by) as forward:
-            read_prompts(forward, rows)
+            read_prompts(forward, rows, shelf.beginning)
             order = [rows.index(row) for row in shelf.rows]
             found = read_step(forward, shelf)[: len(rows)].float()
         distances.append(float((found - wanted[order]).norm() / wanted.norm()))

@@ -86,7 +86,7 @@ def test_generation_flops_equal_what_torch_counts(make_llama: Callable[..., Any]
         model.generate(torch.arange(3, 8)[None], max_new_tokens=6, min_new_tokens=6, do_sample=False, pad_token_id=0)
     prompt_square = 4 * shape.query_size * shape.num_layers * (5 * 5 - 5 * 6 // 2)  # torch computes the prompt's masked half too
     rotary = 2 * (5 + 5) * (shape.head_dim // 2)
-    assert generation_flops(shape, [(5, 6)]) + prompt_square == pytest.approx(counter.get_total_flops(), abs=rotary)
+    assert generation_flops(shape, [(5, 6, 0)]) + prompt_square == pytest.approx(counter.get_total_flops(), abs=rotary)
 
 
 def test_forward_is_a_third_of_full_training(make_llama: Callable[..., Any]) -> None:
@@ -183,8 +183,11 @@ def test_lora_costs_less_than_full_when_its_rank_is_small(shape: Shape, num_toke
 
 
 @settings(deadline=None, max_examples=40)
-@given(shapes, st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), min_size=1, max_size=5))
-def test_generation_costs_add_up_over_prompts(shape: Shape, lengths: list[tuple[int, int]]) -> None:
+@given(shapes, st.lists(st.tuples(st.integers(10, 50), st.integers(0, 50), st.integers(0, 9)), min_size=1, max_size=5))
+def test_generation_costs_add_up_over_prompts(shape: Shape, lengths: list[tuple[int, int, int]]) -> None:
     assert generation_flops(shape, lengths) == sum(generation_flops(shape, [one]) for one in lengths)
-    assert generation_flops(shape, [(3, 0)]) == 0
+    assert generation_flops(shape, [(3, 0, 0)]) == 0
     assert generation_flops(shape, lengths, Lora()) >= generation_flops(shape, lengths)
+    for prompt, new, shared in lengths:
+        beginning = forward_flops(shape, shared, 0, shared * shared) if new else 0
+        assert generation_flops(shape, [(prompt, new, shared)]) + beginning == generation_flops(shape, [(prompt, new, 0)])

@@ -98,6 +98,34 @@ def test_a_segment_has_the_same_bits_alone_and_in_any_pack(compiled: Compiled, w
             assert torch.equal(whole[first:stop], part)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    skip=st.integers(1, 200),
+    more=st.lists(st.one_of(st.integers(1, 20), st.integers(60, 200)), min_size=1, max_size=4),
+    window=st.sampled_from([None, 1, 5, 64, 100, 129]),
+    size=st.sampled_from([16, 64, 256]),
+    seed=st.integers(0, 1000),
+)
+def test_queries_that_are_not_asked_move_no_bit(
+    compiled: Compiled, skip: int, more: list[int], window: int | None, size: int, seed: int
+) -> None:
+    (q, k, v), _, bounds = inputs([skip + each for each in more], 4, 2, size, seed)
+    whole, whole_lse = compiled.attention.forward(q, k, v, bounds, scale=0.1, window=window)
+    asked = torch.cat([torch.arange(first + skip, stop) for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)])
+    part, part_lse = compiled.attention.forward(q[asked], k, v, bounds, scale=0.1, window=window, skip=skip)
+    assert torch.equal(part, whole[asked])
+    assert torch.equal(part_lse, whole_lse[:, asked])
+
+
+@pytest.mark.parametrize("window", [None, 70])
+def test_a_query_has_the_same_bits_however_long_its_segment_is(compiled: Compiled, window: int | None) -> None:
+    (q, k, v), _, bounds = inputs([333], 4, 2, 64, 3)
+    whole, _ = compiled.attention.forward(q, k, v, bounds, scale=0.1, window=window)
+    for stop in (1, 2, 63, 64, 65, 127, 128, 129, 300):
+        part, _ = compiled.attention.forward(q[:stop], k[:stop], v[:stop], bounds.new_tensor([0, stop]), scale=0.1, window=window)
+        assert torch.equal(part, whole[:stop])
+
+
 @pytest.mark.parametrize("window", [100, WHOLE])
 def test_it_has_the_same_bits_on_one_thread(compiled: Compiled, window: int) -> None:
     qkv, direction, bounds = inputs([700, 40, 40, 333], 4, 1, 32, 2)

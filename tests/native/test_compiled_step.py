@@ -30,7 +30,7 @@ def shelf(lengths: list[list[int]], kv_heads: int, size: int, seed: int) -> tupl
 @settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.lists(st.integers(0, 100), min_size=1, max_size=5), min_size=1, max_size=4),
-    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (4, 1)]),
+    heads=st.sampled_from([(1, 1), (4, 2), (6, 2), (4, 1), (12, 2)]),
     size=st.sampled_from([32, 64, 96, 256]),
     window=st.sampled_from([None, 1, 16, 33]),
     seed=st.integers(0, 1000),
@@ -65,6 +65,29 @@ def test_a_row_has_the_same_bits_alone(compiled: Compiled) -> None:
     alone = [(keys[1:2].clone(), values[1:2].clone(), 1)]
     found = compiled.step.attend(query[4:], key[4:], value[4:], alone, lengths_R[4:], scale=0.125, window=None)
     assert torch.equal(found[0], out[4])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shared=st.integers(1, 60),
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=5),
+    heads=st.sampled_from([(4, 2), (3, 1), (5, 1)]),
+    window=st.sampled_from([None, 1, 16, 33, 64]),
+    seed=st.integers(0, 1000),
+)
+def test_a_row_has_the_same_bits_where_all_share_their_first_keys(
+    compiled: Compiled, shared: int, lengths: list[int], heads: tuple[int, int], window: int | None, seed: int
+) -> None:
+    [(keys, values, num)], own_R = shelf([lengths], heads[1], 64, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    first = [torch.randn(heads[1], shared, 64, generator=generator).bfloat16() for _ in range(2)]
+    whole = [torch.cat([x.expand(len(rest), -1, -1, -1), rest], 2).contiguous() for x, rest in zip(first, (keys, values), strict=True)]
+    new = [torch.randn(num, n, 64, generator=generator).bfloat16() for n in (*heads, heads[1])]
+    apart = compiled.step.attend(*new, [(keys, values, num)], own_R, scale=0.2, window=window, shared=(first[0], first[1]))
+    together = compiled.step.attend(*new, [(whole[0], whole[1], num)], own_R + shared, scale=0.2, window=window)
+    assert torch.equal(apart, together)
+    for row, length in enumerate(own_R.tolist()):
+        assert torch.equal(keys[row, :, length], new[1][row]), "the new key lies after the row's own"
 
 
 @pytest.mark.parametrize(("size", "taken"), [(64, True), (48, False), (512, False)])

@@ -4,6 +4,7 @@
     passes = batched_passes(prompts=[31, 18], answers=[24, 7], batch_size=16)
 
 It owns counting, and repeats the schedules of `generation.loop` and of the `transformers` engine; a test compares them pass by pass.
+Prompts count without what all of them begin with, where the engine reads that once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from functools import cached_property
 import numpy as np
 
 from campana.generation.kv import ROWS, capacity_for
-
-WORTHWHILE = 256
-"""Waiting prompt tokens from which on the packed engine reads them at once while others are under way."""
+from campana.generation.schedule import pack_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,8 @@ def answering_passes(
     passes: list[AnswerPass] = []
     peak = most_rows = at = 0
     while at < len(waiting) or len(length):
-        pack = _next_pack(waiting, at, max_rows - len(length), prefill_tokens, has_rows=len(length) > 0)
+        free = waiting[at : at + max_rows - len(length)]
+        pack = free[: pack_size((row[0] for row in free), len(waiting) - at, prefill_tokens, has_rows=len(length) > 0)]
         at += len(pack)
         new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
         length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
@@ -97,18 +97,6 @@ def answering_passes(
         length, left = length + 1, left - 1
         length, left = length[left > 0], left[left > 0]
     return AnsweringPasses(tuple(passes), scale, peak, most_rows)
-
-
-def _next_pack(waiting: Sequence[tuple[int, int]], at: int, free: int, budget: int, *, has_rows: bool) -> list[tuple[int, int]]:
-    pack: list[tuple[int, int]] = []
-    total = 0
-    for row in waiting[at : at + free]:
-        if pack and total + row[0] > budget:
-            return pack
-        pack.append(row)
-        total += row[0]
-    is_last = at + len(pack) == len(waiting)
-    return pack if is_last or not has_rows or total >= WORTHWHILE else []
 
 
 def _held(classes: np.ndarray) -> int:

@@ -55,9 +55,11 @@ def prepare_rows(spec: Any, model_dir: Path, data_paths: Mapping[str, Path], out
 
 
 def prompt_ids(spec: Any, model_dir: Path, suite_path: Path) -> dict[str, Any]:
-    """{"turns"}: the token ids of every turn's prompt of every item, earlier answers left empty."""
+    """{"turns"}: the token ids of every turn's prompt of every item, earlier answers left empty; {"shared"}: how many of them all first
+    prompts begin with, where that is worth reading once."""
     from campana.data.suites import choose_items, read_suite
     from campana.data.templates import load_template
+    from campana.generation.schedule import shared_ids
     from campana.models.load import load_tokenizer
 
     template = load_template(spec.template, load_tokenizer(model_dir))
@@ -65,7 +67,7 @@ def prompt_ids(spec: Any, model_dir: Path, suite_path: Path) -> dict[str, Any]:
     for item in choose_items(read_suite(suite_path, spec.suite_format), spec.max_items):
         ends = [place for place, message in enumerate(item.messages) if message["role"] == "user"]
         turns.append([template.prompt(_until(item.messages, end)) for end in ends])
-    return {"turns": turns}
+    return {"turns": turns, "shared": len(shared_ids([tuple(each[0]) for each in turns]))}
 
 
 def reading_work(

@@ -244,6 +244,17 @@ class Known:
             self._turns[name] = self._stored_prompts(generate) if fact is None else fact["turns"]
         return self._turns[name]
 
+    def shared(self, generate: Stage) -> int:
+        """Tokens that all its first prompts begin with, and that an engine may read once; 0 where it is not known."""
+        fact = self.facts.get(prompts_fact(generate))
+        if fact is not None:
+            return fact.get("shared", 0)
+        for entry in self._alike(generate):
+            with contextlib.suppress(CampanaError, OSError, ValueError):
+                meter = self._store.manifest(entry.key).meter
+                return meter.get("shared_tokens", 0) // max(1, meter["num_items"] - 1)
+        return 0
+
     def _stored_prompts(self, generate: Stage) -> Turns | None:
         """Exact where another stage has answered the same suite with the same tokenizer, a turn an item."""
         for entry in self._alike(generate):

@@ -163,7 +163,8 @@ class Forecaster:
         each = BYTES[spec.precision]
         tuned = input_stage(stage, "tuned")
         profile = self.calibration.answer.get(answer_profile_name(shape, spec))
-        calls = self.answering(stage, prompts, answers)
+        shared = self.known.shared(stage) if profile is not None and profile.shares else 0
+        calls = self.answering(stage, prompts, answers, shared)
         if profile is None or calls is None:
             rate = self.history.flops_per_second("generate", {"precision": spec.precision})
             flops = _answering_flops(shape, prompts, answers)
@@ -191,19 +192,20 @@ class Forecaster:
             self._training[name] = passes
         return self._training[name]
 
-    def answering(self, stage: Stage, prompts: Turns, answers: Turns) -> list[AnsweringPasses] | None:
-        """The passes of a `generate` stage, a list entry a turn; None: an engine whose schedule is not known."""
+    def answering(self, stage: Stage, prompts: Turns, answers: Turns, shared: int) -> list[AnsweringPasses] | None:
+        """The passes of a `generate` stage, a list entry a turn, where so many tokens of all prompts are read once; None: an engine whose
+        schedule is not known."""
         spec: Any = stage.spec
-        name = (str(spec.engine), answers_name(stage))
+        name = (str(spec.engine), shared, answers_name(stage))
         if self.is_large:  # answers of about the same length are taken for the same
             mean = sum(map(sum, answers)) / max(1, sum(map(len, answers)))
-            name = (str(spec.engine), prompts_fact(stage), round(math.log(max(mean, 1e-3)) / ALIKE))
+            name = (str(spec.engine), shared, prompts_fact(stage), round(math.log(max(mean, 1e-3)) / ALIKE))
 
         if name not in self._answering:
             calls: list[AnsweringPasses] = []
             for turn in range(max(map(len, prompts))):
                 asked = [k for k, turns in enumerate(prompts) if len(turns) > turn]
-                lengths = [prompts[k][turn] + sum(answers[k][:turn]) for k in asked]
+                lengths = [prompts[k][turn] + sum(answers[k][:turn]) - shared for k in asked]
                 call = engine_passes(spec.engine, lengths, [answers[k][turn] for k in asked])
                 if call is None:
                     return None
@@ -231,7 +233,7 @@ def checkpoint_bytes(shape: Shape, spec: Tune, seconds: float | None) -> int:
 
 def _answering_flops(shape: Shape, prompts: Turns, answers: Turns) -> int:
     return generation_flops(
-        shape, ((p, a) for turns, given in zip(prompts, answers, strict=True) for p, a in zip(turns, given, strict=True))
+        shape, ((p, a, 0) for turns, given in zip(prompts, answers, strict=True) for p, a in zip(turns, given, strict=True))
     )
 
 

@@ -161,7 +161,8 @@ class _Probe:
         assert model is not None
         assert isinstance(suite, Source)
         found = in_child(prompt_ids, self._folder / "prompts.json", generate.spec, self._model_dir(model), suite.path)
-        self._facts.put(prompts_fact(generate), {"turns": [[len(ids) for ids in turns] for turns in found["turns"]]})
+        lengths = [[len(ids) for ids in turns] for turns in found["turns"]]
+        self._facts.put(prompts_fact(generate), {"turns": lengths, "shared": found["shared"]})
         return found["turns"]
 
     def _tune(self, stage: Stage, step_seconds: float, adapter: dict[str, Path]) -> None:

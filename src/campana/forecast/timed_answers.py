@@ -80,6 +80,7 @@ def answer_profile(
         place_byte_seconds=place_seconds,
         memory_offset_bytes=found["peak_memory_bytes"] - max(counted_answering_bytes(call, shape, each) for call in (first, second)),
         row_quantum=quantum,
+        shares=any(call["shares"] for call in found["calls"]),
         busy=busy,
     ), whole_lengths(second_call["answers"], second_call["cut"], spec.max_new_tokens)
 
@@ -147,14 +148,16 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
             told.append([phases.prefill_seconds, phases.decode_seconds])
 
         lengths = dict.fromkeys((request.id for request in requests), 0)
-        cut = set[str]()
+        cut, shared = set[str](), 0
         for done in spec.engine.complete(model, requests, Greedy(), most, stop_ids, tell, phases, compiled):
             lengths[done.id] = len(done.token_ids) + (done.finish == "stop")
+            shared = max(shared, done.num_shared)
             cut |= {done.id} if done.finish == "length" else set()
-        calls.append(
+        calls.append(  # prompts without what all begin with, where that was read once
             {
                 "cut": [name in cut for name in lengths],
-                "prompts": [len(ids) for ids in chosen],
+                "prompts": [len(ids) - shared for ids in chosen],
+                "shares": shared > 0,
                 "answers": list(lengths.values()),
                 "told": told,
             }

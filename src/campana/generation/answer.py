@@ -143,6 +143,7 @@ class _Asker:
                 finish=completion.finish,
                 num_prompt_tokens=lengths[completion.id],
                 num_completion_tokens=len(completion.token_ids) + (completion.finish == "stop"),
+                num_shared_tokens=completion.num_shared,
             )
 
     def _prompt(self, item: Item, turn: int, records: Records) -> tuple[int, ...]:

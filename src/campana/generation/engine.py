@@ -8,7 +8,7 @@ It owns what goes in (`Request`, `Greedy`, `Sample`) and what comes out (`Comple
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -55,6 +55,8 @@ class Completion:
     id: str
     token_ids: tuple[int, ...]
     finish: Literal["stop", "length"]
+    num_shared: int = field(default=0, compare=False)
+    """Tokens of its prompt that were read for another completion, whose prompt begins with the same."""
 
 
 @dataclass(slots=True)

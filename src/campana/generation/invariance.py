@@ -5,7 +5,8 @@ It owns three questions.
   done in blocks of one fixed size, in which only the place could matter.
 - Are element-wise kernels? torch computes what is left of a thread's share after its vectors in scalar code, whose `exp` rounds otherwise,
   and shares of three threads end at odd places. If not, the passes run with two threads, whose shares are whole vectors.
-- Do the logits of a prompt and one step agree with the model's own forward, alone and among others?
+- Do the logits of a prompt and one step agree with the model's own forward, alone and among others, and after a beginning that was read
+  before?
 Where no way is left the run stops: it never goes on with answers that it cannot repeat.
 
     expected = plain_logits(model, probe)          # before the loan
@@ -29,7 +30,7 @@ from campana.errors import ModelError
 from campana.generation.engine import Request
 from campana.generation.kv import Row, Shelf
 from campana.generation.lean import QUANTUM, Lent
-from campana.generation.passes import read_prompts, read_step
+from campana.generation.passes import read_beginning, read_prompts, read_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -120,7 +121,8 @@ def prove(forward: Lent, probe: Sequence[int], expected_V: Tensor) -> None:
             hint="generate: {engine: transformers}",
         )
     others = [tuple(probe[: 1 + number % 2]) for number in range(QUANTUM + 2)]
-    if torch.equal(_probe_logits(forward, probe, others), alone):
+    among, after = _probe_logits(forward, probe, others), _probe_logits(forward, probe, (), num_shared=(len(probe) - 1) // 2)
+    if torch.equal(among, alone) and torch.equal(after, alone):
         return
     if forward.block_rows is None:
         forward.block_rows = QUANTUM
@@ -129,14 +131,14 @@ def prove(forward: Lent, probe: Sequence[int], expected_V: Tensor) -> None:
     raise ModelError("on this machine an answer would depend on its batch", hint="generate: {engine: transformers}")
 
 
-def _probe_logits(forward: Lent, probe: Sequence[int], others: Sequence[tuple[int, ...]]) -> Tensor:
-    """The logits after `probe`, whose last token is read in a step, with other prompts before it."""
+def _probe_logits(forward: Lent, probe: Sequence[int], others: Sequence[tuple[int, ...]], num_shared: int = 0) -> Tensor:
+    """The logits after `probe`, whose last token is read in a step, with other prompts before it, after a shared beginning."""
     prompts = [*others, tuple(probe[:-1])]
-    shelf = Shelf()
-    rows = [Row(Request(str(number), prompt), len(prompt)) for number, prompt in enumerate(prompts)]
+    shelf = Shelf(read_beginning(forward, probe[:num_shared]))
+    rows = [Row(Request(str(number), prompt), len(prompt) - shelf.beginning.num_tokens) for number, prompt in enumerate(prompts)]
     for row in rows:
         shelf.put(row)
-    read_prompts(forward, rows)
+    read_prompts(forward, rows, shelf.beginning)
     probed = rows[-1]
     for row in rows:
         row.token_ids.append(probe[-1])

@@ -7,6 +7,8 @@ It owns where a row's keys lie and the compaction when a row leaves. It knows no
     shelf.advance()                   # rows that outgrew their bucket move to the next class
     for bucket in shelf.buckets: ...  # bucket.rows; bucket.open(layer, ...) -> (keys_RHLD, values_RHLD)
 
+What all rows begin with lies once beside the buckets (`Beginning`), and a row's bucket holds what comes after it.
+
 A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying; the system gives pages of fresh room
 as they are first written. All buckets of a class but the last are full, and an empty one goes. The class of a row depends on the row's own
 length alone: what attention reads for a row never depends on its neighbours.
@@ -34,7 +36,7 @@ class Row:
 
     request: Request
     length: int
-    """Tokens whose keys and values are kept: the prompt, and all new tokens but the last."""
+    """Tokens whose keys and values are kept in the bucket: the prompt after the shared beginning, and all new tokens but the last."""
     token_ids: list[int] = field(default_factory=list[int])
     """New tokens so far."""
     bucket: Bucket | None = None
@@ -92,10 +94,19 @@ class Bucket:
                 new[target_slot, :, :length] = old[slot, :, :length]
 
 
-class Shelf:
-    """All rows under way, by class and bucket."""
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The tokens that the prompts of all rows begin with, and their keys and values by layer, (H, L, D) each: read once."""
 
-    def __init__(self) -> None:
+    num_tokens: int = 0
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict["int", "tuple[Tensor, Tensor]"])
+
+
+class Shelf:
+    """All rows under way, by class and bucket, after what they all begin with."""
+
+    def __init__(self, beginning: Beginning | None = None) -> None:
+        self.beginning = beginning or Beginning()
         self._classes: dict[int, list[Bucket]] = {}
 
     @property

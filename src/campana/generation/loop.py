@@ -6,7 +6,8 @@ free (see `lean`), so `max_rows` and `prefill_tokens` are execution only.
     yield from complete(model, requests, Greedy(), 256, frozenset({2}), on_tokens, phases, max_rows=128, prefill_tokens=1024)
 
 Prompts wait longest first (the most memory and, as a rule, the longest answers come early, so the end of a run is not one long straggler).
-They are read in packs: once the places that are free hold `_WORTHWHILE` prompt tokens, or nothing else is under way.
+They are read in packs: once the places that are free hold enough prompt tokens (`generation.schedule`), or nothing else is under way.
+What all prompts begin with (a system message, a judge's rules) is read once and kept once, where that moves no answer.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from campana.errors import ModelError
 from campana.generation.engine import Completion, Greedy, Phases, Request, Sample
 from campana.generation.invariance import PROBE_TOKENS, plain_logits, prove, settle
-from campana.generation.kv import Row, Shelf, capacity_for
+from campana.generation.kv import Beginning, Row, Shelf, capacity_for
 from campana.generation.lean import QUANTUM, Lent, lent
-from campana.generation.passes import read_prompts, read_step
+from campana.generation.passes import read_beginning, read_prompts, read_step
 from campana.generation.sampling import choose
+from campana.generation.schedule import pack_size, shared_ids
 from campana.models.rotary import refuse_following
 
 if TYPE_CHECKING:
@@ -31,15 +34,13 @@ if TYPE_CHECKING:
 
     from campana.native.compiled import Compiled
 
-_WORTHWHILE = 256
-"""Prompt tokens from which on a pass of its own runs near the matrix products' full rate."""
-
 
 class _Loop:
     def __init__(
         self,
         forward: Lent,
         requests: Sequence[Request],
+        beginning: Beginning,
         sampling: Greedy | Sample,
         max_new_tokens: int,
         stop_ids: frozenset[int],
@@ -50,7 +51,9 @@ class _Loop:
         self._max_new_tokens, self._stop_ids = max_new_tokens, stop_ids
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
         self._waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.id)))
-        self._shelf = Shelf()
+        self._shelf = Shelf(beginning)
+        self._read_for = self._waiting[0]
+        """For which request the beginning counts as read."""
         self._num_rows = 0
 
     @property
@@ -66,7 +69,7 @@ class _Loop:
         for row in rows:
             self._shelf.put(row)
         self._num_rows += len(rows)
-        return self._settle(rows, read_prompts(self._forward, rows))
+        return self._settle(rows, read_prompts(self._forward, rows, self._shelf.beginning))
 
     def step(self) -> list[Completion]:
         """One token more for every row; what ended with it."""
@@ -78,29 +81,28 @@ class _Loop:
         return self._num_rows
 
     def _next_pack(self) -> list[int]:
-        """Lengths of the waiting prompts that are read now: at most `prefill_tokens` together, but at least one."""
-        pack: list[int] = []
-        for request in list(self._waiting)[: self._max_rows - self._num_rows]:
-            if pack and sum(pack) + len(request.prompt_ids) > self._prefill_tokens:
-                return pack
-            pack.append(len(request.prompt_ids))
-        is_last = len(pack) == len(self._waiting)
-        return pack if is_last or self._num_rows == 0 or sum(pack) >= _WORTHWHILE else []
+        """How much is left to read of the waiting prompts that are read now."""
+        free, shared = self._max_rows - self._num_rows, self._shelf.beginning.num_tokens
+        lengths = [len(request.prompt_ids) - shared for request in islice(self._waiting, free)]
+        return lengths[: pack_size(lengths, len(self._waiting), self._prefill_tokens, has_rows=self._num_rows > 0)]
 
     def _settle(self, rows: list[Row], logits: Tensor) -> list[Completion]:
         tokens = choose(logits, self._sampling, [row.request.id for row in rows], [len(row.token_ids) for row in rows])
         ended: list[Completion] = []
         for row, token in zip(rows, tokens, strict=True):
             if token in self._stop_ids:
-                ended.append(Completion(row.request.id, tuple(row.token_ids), "stop"))
+                ended.append(Completion(row.request.id, tuple(row.token_ids), "stop", self._num_shared(row)))
             elif len(row.token_ids) + 1 == self._max_new_tokens:
-                ended.append(Completion(row.request.id, (*row.token_ids, token), "length"))
+                ended.append(Completion(row.request.id, (*row.token_ids, token), "length", self._num_shared(row)))
             else:
                 row.token_ids.append(token)
                 continue
             self._shelf.take_out(row)
             self._num_rows -= 1
         return ended
+
+    def _num_shared(self, row: Row) -> int:
+        return 0 if row.request is self._read_for else self._shelf.beginning.num_tokens
 
 
 def complete(
@@ -132,8 +134,9 @@ def complete(
         rows = min(max_rows, len(requests), affordable_rows(model, longest))
         settle(forward, longest_pass=max(*lengths, min(prefill_tokens, sum(lengths)), rows), most_rows=rows)
         prove(forward, probe, expected)
+        beginning = read_beginning(forward, shared_ids([request.prompt_ids for request in requests]))
         phases.prefill_seconds += time.perf_counter() - started
-        loop = _Loop(forward, requests, sampling, max_new_tokens, stop_ids, rows, prefill_tokens)
+        loop = _Loop(forward, requests, beginning, sampling, max_new_tokens, stop_ids, rows, prefill_tokens)
         while not loop.is_done:
             yield from _timed(loop, on_tokens, phases)
 

@@ -1,4 +1,5 @@
-"""What a `generate` stage says of itself. Counts are the same in every run, killed or not; seconds, rates and memory are of this run.
+"""What a `generate` stage says of itself. Counts are the same in every run, killed or not (but that a run which goes on reads
+once more what prompts share); seconds, rates and memory are of this run.
 
 meter(records, phases, load_seconds, new_tokens, shape)
 """
@@ -26,9 +27,10 @@ def meter(records: Iterable[TurnRecord], phases: Phases, load_seconds: float, ne
         "num_items": len({turn.item_id for turn in turns}),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
+        "shared_tokens": sum(t.num_shared_tokens for t in turns),
         "tokens": prompt_tokens + completion_tokens,
         "truncated": len({turn.item_id for turn in turns if turn.finish == "length"}),
-        "flops": None if shape is None else generation_flops(shape, [(t.num_prompt_tokens, t.num_completion_tokens) for t in turns]),
+        "flops": None if shape is None else generation_flops(shape, [_lengths(turn) for turn in turns]),
         "seconds": {
             "load": round(load_seconds, 3),
             "prefill": round(phases.prefill_seconds, 3),
@@ -37,6 +39,10 @@ def meter(records: Iterable[TurnRecord], phases: Phases, load_seconds: float, ne
         "tokens_per_second": round(new_tokens / busy, 1) if new_tokens else None,
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def _lengths(turn: TurnRecord) -> tuple[int, int, int]:
+    return turn.num_prompt_tokens, turn.num_completion_tokens, turn.num_shared_tokens
 
 
 def peak_memory_bytes() -> int:

@@ -30,6 +30,8 @@ class TurnRecord(Row):
     num_prompt_tokens: int
     num_completion_tokens: int
     """Tokens that the model made, its end token included."""
+    num_shared_tokens: int = 0
+    """Of the prompt's, those that were read for another turn that was answered with this one."""
 
     def as_row(self) -> dict[str, Any]:
         """The journal's form."""

@@ -132,16 +132,18 @@ def _forward_products(shape: Shape, factors: Factors | None) -> tuple[int, int]:
     return per_token, per_head
 
 
-def generation_flops(shape: Shape, lengths: Iterable[tuple[int, int]], adapter: MethodLike | None = None) -> int:
-    """Operations to answer prompts with a key-value cache: `lengths` holds (prompt tokens, new tokens) of each.
+def generation_flops(shape: Shape, lengths: Iterable[tuple[int, int, int]], adapter: MethodLike | None = None) -> int:
+    """Operations to answer prompts with a key-value cache: `lengths` holds (prompt tokens, new tokens, prompt tokens that were read for
+    another prompt already) of each.
 
     The last new token is never read, so prompt + new - 1 tokens pass through the layers; the output layer is used once a new token.
     `adapter`: LoRA factors kept beside the weights; merged ones cost nothing.
     """
     total = 0
-    for num_prompt, num_new in lengths:
-        read = num_prompt + num_new - 1
-        total += forward_flops(shape, read, num_new, read * read, adapter) if num_new > 0 else 0
+    for num_prompt, num_new, num_shared in lengths:
+        seen = num_prompt + num_new - 1
+        squares = seen * seen - num_shared * num_shared
+        total += forward_flops(shape, seen - num_shared, num_new, squares, adapter) if num_new > 0 else 0
     return total
 
 

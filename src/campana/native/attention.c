@@ -28,6 +28,7 @@ typedef struct {
   Tensor q, k, v;
   const int32_t *bounds; /* segments + 1 first tokens */
   int64_t segments, heads, kv_heads, size, window; /* window: keys that a query sees, its own included; 0: all before it */
+  int64_t skip; /* forward: the first so many tokens of each segment are keys alone; q, out and lse are without them. backward: 0 */
   float scale;
   int causal, threads; /* not causal: a query sees its whole segment, and there is no window */
 } Problem;
@@ -259,12 +260,13 @@ static void soften(Forward *at, int64_t keys, int64_t columns, float by) {
 static void forward_of(const Problem *p, const Task *t, const bf16 *values, int64_t width, bf16 *out, const int64_t *out_strides,
                        float *lse, Forward *at) {
   const int64_t begin = p->bounds[t->segment], kv_head = t->head / (p->heads / p->kv_heads), size = p->size;
+  const int64_t asked = begin + t->first - (t->segment + 1) * p->skip, all = p->bounds[p->segments] - p->segments * p->skip;
   const int64_t columns = up(t->stop - t->first, 16);
   const float by = p->scale * LOG2_E;
-  pairs_of_features(row(&p->q, begin + t->first, t->head), p->q.token, t->stop - t->first, size, at->queries, QUERIES);
+  pairs_of_features(row(&p->q, asked, t->head), p->q.token, t->stop - t->first, size, at->queries, QUERIES);
   for (int64_t i = 0; i < QUERIES; i++) at->largest[i] = LOWEST, at->total[i] = 0;
   int started = 0;
-  for (int64_t j = lowest_key(t->first, p->window); j < t->keys; j += KEYS) {
+  for (int64_t j = lowest_key(t->first / QUERIES * QUERIES, p->window); j < t->keys; j += KEYS) {
     const int64_t keys = least(KEYS, t->keys - j);
     product(keys, columns, size / 2, row(&p->k, begin + j, kv_head), p->k.token, at->queries, QUERIES, at->scores, QUERIES, 0);
     if (must_hide(p, t->first, t->stop, j, j + keys)) hide(at->scores, keys, columns, QUERIES, j, t->first, p->window);
@@ -278,13 +280,15 @@ static void forward_of(const Problem *p, const Task *t, const bf16 *values, int6
     started = 1;
   }
   for (int64_t i = 0; i < columns; i++) at->factor[i] = 1.0f / at->total[i];
-  turned_back(at->sum, QUERIES, t->stop - t->first, size, at->factor, out + (begin + t->first) * out_strides[0] + t->head * out_strides[1],
+  turned_back(at->sum, QUERIES, t->stop - t->first, size, at->factor, out + asked * out_strides[0] + t->head * out_strides[1],
               out_strides[0]);
   for (int64_t i = 0; i < t->stop - t->first; i++)
-    lse[t->head * p->bounds[p->segments] + begin + t->first + i] = at->largest[i] * by + log2f(at->total[i]);
+    lse[t->head * all + asked + i] = at->largest[i] * by + log2f(at->total[i]);
 }
 
-/* out (T, H, D) and lse (H, T). Returns 0, or 1 where there is no memory. */
+/* out (T, H, D) and lse (H, T). Returns 0, or 1 where there is no memory.
+
+   Blocks of queries end where they would end without `skip`: a query's bits are the same either way. */
 int campana_attention_forward(const Problem *p, bf16 *out, const int64_t *out_strides, float *lse) {
   int64_t num_tasks = 0, failed = 0;
   for (int64_t s = 0; s < p->segments; s++) num_tasks += (length_of(p, s) + QUERIES - 1) / QUERIES * p->heads;
@@ -298,8 +302,8 @@ int campana_attention_forward(const Problem *p, bf16 *out, const int64_t *out_st
   num_tasks = 0;
   for (int64_t s = 0; s < p->segments; s++)
     for (int64_t h = 0; h < p->heads; h++)
-      for (int64_t i = 0; i < length_of(p, s); i += QUERIES, num_tasks++) {
-        const int64_t stop = least(i + QUERIES, length_of(p, s));
+      for (int64_t i = p->skip, stop; i < length_of(p, s); i = stop, num_tasks++) {
+        stop = least((i / QUERIES + 1) * QUERIES, length_of(p, s));
         tasks[num_tasks] = (Task){s, h, i, stop, keys_of(p, s, stop), num_tasks};
       }
   qsort(tasks, (size_t)num_tasks, sizeof(Task), by_work);

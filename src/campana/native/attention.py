@@ -32,7 +32,7 @@ class _Problem(ctypes.Structure):
     _fields_ = (
         *((name, _Tensor) for name in ("q", "k", "v")),
         ("bounds", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("segments", "heads", "kv_heads", "size", "window")),
+        *((name, ctypes.c_int64) for name in ("segments", "heads", "kv_heads", "size", "window", "skip")),
         ("scale", ctypes.c_float),
         ("causal", ctypes.c_int),
         ("threads", ctypes.c_int),
@@ -61,17 +61,27 @@ class Attention:
         return narrow and v_TKD.shape[2] == size and size % HEAD_MULTIPLE == 0 and size <= LARGEST_HEAD
 
     def forward(
-        self, q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, bounds: Tensor, *, scale: float, window: int | None = None, causal: bool = True
+        self,
+        q_THD: Tensor,
+        k_TKD: Tensor,
+        v_TKD: Tensor,
+        bounds: Tensor,
+        *,
+        scale: float,
+        window: int | None = None,
+        causal: bool = True,
+        skip: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """(T, H, D) bf16, and (H, T) fp32: the base-2 logarithm of the sum of a query's exponentials, for `backward`.
 
         `bounds`: int32 (S + 1,), where segments begin, from 0 to T. `window`: a query sees that many keys, its own included. Where
-        `causal` is false it sees its whole segment, and no window may be given.
+        `causal` is false it sees its whole segment, and no window may be given. `skip`: of each segment's first so many tokens there are
+        keys and values alone; query and results are (T - S * skip, ...), with the same bits as without. Such results have no `backward`.
         """
         inputs = [_readable(x) for x in (q_THD, k_TKD, v_TKD)]
         out_THD = torch.empty(q_THD.shape, dtype=torch.bfloat16)
         lse_HT = torch.empty(q_THD.shape[1], q_THD.shape[0])
-        problem = _problem(inputs, bounds, scale, window, causal)
+        problem = _problem(inputs, bounds, scale, window, causal, skip)
         strides = (ctypes.c_int64 * 2)(out_THD.stride(0), out_THD.stride(1))
         _check(
             self.library.campana_attention_forward(
@@ -113,12 +123,14 @@ def _view(x: Tensor) -> _Tensor:
     return _Tensor(x.data_ptr(), x.stride(0), x.stride(1))
 
 
-def _problem(inputs: list[Tensor], bounds: Tensor, scale: float, window: int | None, causal: bool) -> _Problem:
+def _problem(inputs: list[Tensor], bounds: Tensor, scale: float, window: int | None, causal: bool, skip: int = 0) -> _Problem:
     q, k, v = inputs
     assert causal or window is None
     assert bounds.dtype == torch.int32
-    assert int(bounds[-1]) == q.shape[0] == k.shape[0] == v.shape[0]
-    sizes = (len(bounds) - 1, q.shape[1], k.shape[1], q.shape[2], window or 0)
+    segments = len(bounds) - 1
+    assert int(bounds[-1]) == q.shape[0] + segments * skip == k.shape[0] == v.shape[0]
+    assert skip == 0 or int(bounds.diff().min()) > skip
+    sizes = (segments, q.shape[1], k.shape[1], q.shape[2], window or 0, skip)
     return _Problem(_view(q), _view(k), _view(v), bounds.data_ptr(), *sizes, scale, causal, torch.get_num_threads())
 
 

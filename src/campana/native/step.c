@@ -1,14 +1,15 @@
 /* Attention of one new token of each answer under way, over that answer's own keys and values in bf16.
 
    A row's result is made by one thread from that row's numbers alone, in an order that follows from its length alone: no answer depends
-   on its neighbours. Scores, softmax and sums are fp32, and probabilities are not rounded. The query heads of one key/value
-   head are computed one after another, so that its keys and values come from memory once.
+   on its neighbours, nor on how much of it lies in the beginning that all rows share. Scores, softmax and sums are fp32, and
+   probabilities are not rounded. Up to four query heads of one key/value head are computed together, so that its keys and values come
+   from memory once and are widened once.
 
    Legend: R rows, H query heads, K key/value heads, G = H / K, D head size (a multiple of 32), L places of a bucket. */
 
 #include "common.h"
 
-enum { LARGEST_HEAD = 256 };
+enum { TOGETHER = 4, LARGEST_HEAD = 256 };
 
 typedef struct {
   bf16 *keys, *values; /* (slots, K, L, D) */
@@ -17,12 +18,27 @@ typedef struct {
 
 typedef struct {
   const bf16 *q, *k, *v;  /* (R, H, D), (R, K, D): contiguous, in the order of the buckets' rows */
-  const int64_t *lengths; /* (R,): keys that a row had before this token, which is written at that place */
-  bf16 *out;              /* (R, H, D) */
-  int64_t heads, kv_heads, size, window;
+  const int64_t *lengths; /* (R,): keys in the bucket that a row had before this token, which is written at that place */
+  const bf16 *shared_keys, *shared_values; /* (K, shared, D): what all rows begin with */
+  bf16 *out;                               /* (R, H, D) */
+  int64_t heads, kv_heads, size, window, shared;
   float scale;
   int threads;
 } Step;
+
+typedef struct {
+  const bf16 *keys, *values; /* (num, D) */
+  int64_t num;
+} Span;
+
+/* What comes from memory while something else is computed, a few lines at a time. */
+typedef struct {
+  const bf16 *at, *stop;
+} Ahead;
+
+INLINE void ask(Ahead *ahead, int lines) {
+  for (int n = 0; n < lines && ahead->at < ahead->stop; n++, ahead->at += 32) _mm_prefetch((const char *)ahead->at, _MM_HINT_T0);
+}
 
 /* Sums of 16 registers, as one. */
 INLINE f16x sums(f16x r[16]) {
@@ -36,73 +52,166 @@ INLINE f16x sums(f16x r[16]) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(r[0], r[1], 0x88), _mm512_shuffle_f32x4(r[0], r[1], 0xdd));
 }
 
-/* scores[j], j < keys, times `by`; up to a multiple of 16: -inf. Returns the largest. */
-static float score(const bf16 *q, const bf16 *keys, int64_t num, int64_t size, float by, float *scores) {
-  __m512bh query[LARGEST_HEAD / 32];
-  for (int64_t d = 0; d < size / 32; d++) query[d] = (__m512bh)_mm512_loadu_si512(q + 32 * d);
-  f16x top = _mm512_set1_ps(-INFINITY);
-  for (int64_t j = 0; j < num; j += 16) {
-    f16x sum[16];
-    for (int n = 0; n < 16; n++) {
-      const bf16 *key = keys + least(j + n, num - 1) * size;
-      sum[n] = _mm512_setzero_ps();
-      for (int64_t d = 0; d < size / 32; d++) sum[n] = _mm512_dpbf16_ps(sum[n], query[d], (__m512bh)_mm512_loadu_si512(key + 32 * d));
-    }
-    const __mmask16 real = (__mmask16)((1u << least(16, num - j)) - 1);
-    const f16x found = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), real, sums(sum), _mm512_set1_ps(by));
+/* The scores of 16 keys, `step` numbers from one to the next. */
+INLINE f16x score_16(const int parts, const __m512bh query[8], const bf16 *key, int64_t step) {
+  f16x sum[16];
+  for (int n = 0; n < 16; n++, key += step) {
+    sum[n] = _mm512_setzero_ps();
+    for (int d = 0; d < parts; d++) sum[n] = _mm512_dpbf16_ps(sum[n], query[d], (__m512bh)_mm512_loadu_si512(key + 32 * d));
+  }
+  return sums(sum);
+}
+
+/* scores[j] = by * q . keys[j]; -inf from there up to a multiple of 16. Returns the largest of each sixteenth and `top`. */
+INLINE f16x score(const int parts, const bf16 *q, const Span *span, float by, float *scores, f16x top, Ahead *ahead) {
+  const int64_t size = 32 * parts, whole = span->num / 16 * 16;
+  const f16x times = _mm512_set1_ps(by);
+  __m512bh query[8];
+  for (int d = 0; d < parts; d++) query[d] = (__m512bh)_mm512_loadu_si512(q + 32 * d);
+  for (int64_t j = 0; j < whole; j += 16) {
+    ask(ahead, 8 * parts);
+    const f16x found = _mm512_mul_ps(score_16(parts, query, span->keys + j * size, size), times);
     _mm512_storeu_ps(scores + j, found);
     top = _mm512_max_ps(top, found);
   }
-  return _mm512_reduce_max_ps(top);
+  if (whole < span->num) { /* keys that are there, the last of them in place of those that are not */
+    bf16 keys[16 * LARGEST_HEAD];
+    for (int64_t n = 0; n < 16; n++)
+      memcpy(keys + n * size, span->keys + least(whole + n, span->num - 1) * size, (size_t)size * sizeof(bf16));
+    const __mmask16 real = (__mmask16)((1u << (span->num - whole)) - 1);
+    const f16x found = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), real, score_16(parts, query, keys, size), times);
+    _mm512_storeu_ps(scores + whole, found);
+    top = _mm512_max_ps(top, found);
+  }
+  return top;
 }
 
-static void attend(const Step *s, const bf16 *q, const bf16 *keys, const bf16 *values, int64_t num, float *scores, bf16 *out) {
-  const float largest = score(q, keys, num, s->size, s->scale * LOG2_E, scores);
+#define PARTS(N) \
+  case N: return score(N, q, span, by, scores, top, ahead);
+
+static f16x score_of(int64_t size, const bf16 *q, const Span *span, float by, float *scores, f16x top, Ahead *ahead) {
+  switch (size / 32) {
+    PARTS(1) PARTS(2) PARTS(3) PARTS(4) PARTS(5) PARTS(6) PARTS(7)
+    default: return score(8, q, span, by, scores, top, ahead);
+  }
+}
+
+/* scores[j], j < num, -inf up to a multiple of 16 -> exponentials of their distance to the largest. Returns their sum. */
+static float soften(float *scores, int64_t num, float largest) {
   f16x total = _mm512_setzero_ps();
   for (int64_t j = 0; j < num; j += 16) {
     const f16x share = power_of_two(_mm512_sub_ps(_mm512_loadu_ps(scores + j), _mm512_set1_ps(largest)));
     _mm512_storeu_ps(scores + j, share);
     total = _mm512_add_ps(total, share);
   }
-  const f16x by = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total));
-  for (int64_t d = 0; d < s->size; d += 64) {
-    f16x sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-    const int parts = (int)least(4, (s->size - d) / 16);
-    for (int64_t j = 0; j < num; j++)
-      for (int n = 0; n < parts; n++)
-        sum[n] = _mm512_fmadd_ps(_mm512_set1_ps(scores[j]), read_bf16(values + j * s->size + d + 16 * n), sum[n]);
-    for (int n = 0; n < parts; n++) write_bf16(out + d + 16 * n, _mm512_mul_ps(sum[n], by));
+  return _mm512_reduce_add_ps(total);
+}
+
+/* out[h][0 .. 32 * words) = by[h] times the sum over keys of shares[h][j] * values[j], for some heads. */
+INLINE void weigh(const int heads, const int words, const Span spans[2], int64_t size, int64_t d, const float *shares, int64_t stride,
+                  const float *by, bf16 *out, Ahead *ahead) {
+  const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+  f16x even[TOGETHER][2], odd[TOGETHER][2]; /* features by their place in a pair */
+  for (int h = 0; h < heads; h++)
+    for (int w = 0; w < words; w++) even[h][w] = odd[h][w] = _mm512_setzero_ps();
+  for (int s = 0; s < 2; shares += spans[s++].num)
+    for (int64_t j = 0; j < spans[s].num; j++) {
+      f16x low_values[2], high_values[2];
+      ask(ahead, words);
+      for (int w = 0; w < words; w++) {
+        const __m512i both = _mm512_loadu_si512(spans[s].values + j * size + d + 32 * w);
+        low_values[w] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+        high_values[w] = _mm512_castsi512_ps(_mm512_and_si512(both, high));
+      }
+      for (int h = 0; h < heads; h++) {
+        const f16x share = _mm512_set1_ps(shares[h * stride + j]);
+        for (int w = 0; w < words; w++) {
+          even[h][w] = _mm512_fmadd_ps(share, low_values[w], even[h][w]);
+          odd[h][w] = _mm512_fmadd_ps(share, high_values[w], odd[h][w]);
+        }
+      }
+    }
+  for (int h = 0; h < heads; h++)
+    for (int w = 0; w < words; w++) {
+      const f16x times = _mm512_set1_ps(by[h]);
+      const __m512i low = _mm512_cvtepu16_epi32(narrow(_mm512_mul_ps(even[h][w], times)));
+      const __m512i top = _mm512_cvtepu16_epi32(narrow(_mm512_mul_ps(odd[h][w], times)));
+      _mm512_storeu_si512(out + h * size + d + 32 * w, _mm512_or_si512(low, _mm512_slli_epi32(top, 16)));
+    }
+}
+
+#define HEADS(N) \
+  case N: \
+    for (; d + 64 <= size; d += 64) weigh(N, 2, spans, size, d, shares, stride, by, out, ahead); \
+    if (d < size) weigh(N, 1, spans, size, d, shares, stride, by, out, ahead); \
+    break;
+
+static void weigh_all(int64_t heads, const Span spans[2], int64_t size, const float *shares, int64_t stride, const float *by, bf16 *out,
+                      Ahead *ahead) {
+  int64_t d = 0;
+  switch (heads) {
+    HEADS(1) HEADS(2) HEADS(3) HEADS(4)
   }
+}
+
+/* The `heads` queries of one key/value head, at most `TOGETHER`. shares: room for `heads` times `stride`. */
+static void attend(const Step *s, int64_t heads, const bf16 *q, const Span spans[2], float *shares, int64_t stride, bf16 *out,
+                   Ahead next[2]) {
+  float by[TOGETHER];
+  for (int64_t h = 0; h < heads; h++) {
+    float *scores = shares + h * stride;
+    f16x top = _mm512_set1_ps(-INFINITY);
+    for (int n = 0; n < 2; n++) top = score_of(s->size, q + h * s->size, spans + n, s->scale * LOG2_E, scores + n * spans[0].num, top, next);
+    const int64_t num = spans[0].num + spans[1].num;
+    _mm512_storeu_ps(scores + num, _mm512_set1_ps(-INFINITY));
+    by[h] = 1.0f / soften(scores, num, _mm512_reduce_max_ps(top));
+  }
+  weigh_all(heads, spans, s->size, shares, stride, by, out, next + 1);
+}
+
+typedef struct {
+  bf16 *keys, *values; /* (L, D); NULL: there is no such row */
+  int64_t num;
+} Place;
+
+static Place place_of(const Step *s, const Bucket *buckets, int64_t rows, int64_t r, int64_t head) {
+  if (r >= rows) return (Place){NULL, NULL, 0};
+  const int64_t num = s->lengths[r];
+  for (; r >= buckets->rows; buckets++) r -= buckets->rows;
+  const int64_t start = (r * s->kv_heads + head) * buckets->places * s->size;
+  return (Place){buckets->keys + start, buckets->values + start, num};
 }
 
 /* Writes each row's new key and value into its bucket, and its result. Returns 0, or 1 where there is no memory. */
 int campana_step(const Step *s, const Bucket *buckets, int64_t rows, int64_t longest) {
-  const int64_t size = s->size, kv_heads = s->kv_heads, group = s->heads / kv_heads;
+  const int64_t size = s->size, kv_heads = s->kv_heads, group = s->heads / kv_heads, stride = up(s->shared + longest + 1, 16) + 16;
   int failed = 0;
 #pragma omp parallel num_threads(s->threads)
   {
-    float *scores = aligned_alloc(64, (size_t)up(longest + 1, 16) * sizeof(float));
-    if (!scores)
+    float *shares = aligned_alloc(64, (size_t)(TOGETHER * stride) * sizeof(float));
+    if (!shares)
 #pragma omp atomic write
       failed = 1;
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t r = 0; r < rows; r++) {
-      int64_t slot = r, b = 0;
-      while (slot >= buckets[b].rows) slot -= buckets[b++].rows;
-      const int64_t places = buckets[b].places, length = s->lengths[r];
-      const int64_t first = s->window ? most(0, length + 1 - s->window) : 0;
-      for (int64_t h = 0; scores && h < kv_heads; h++) {
-        const int64_t start = (slot * kv_heads + h) * places * size;
-        bf16 *keys = buckets[b].keys + start, *values = buckets[b].values + start;
-        memcpy(keys + length * size, s->k + (r * kv_heads + h) * size, (size_t)size * sizeof(bf16));
-        memcpy(values + length * size, s->v + (r * kv_heads + h) * size, (size_t)size * sizeof(bf16));
-        for (int64_t g = 0; g < group; g++) {
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t h = 0; shares && h < kv_heads; h++) {
+        const Place own = place_of(s, buckets, rows, r, h);
+        const Place then = place_of(s, buckets, rows, r + (h + 1) / kv_heads, (h + 1) % kv_heads);
+        Ahead next[2] = {{then.keys, then.keys + then.num * size}, {then.values, then.values + then.num * size}};
+        const int64_t length = s->lengths[r];
+        const int64_t first = s->window ? most(0, s->shared + length + 1 - s->window) : 0; /* key that is seen */
+        const int64_t first_shared = least(first, s->shared), first_own = first - first_shared;
+        const int64_t begin = (h * s->shared + first_shared) * size;
+        memcpy(own.keys + length * size, s->k + (r * kv_heads + h) * size, (size_t)size * sizeof(bf16));
+        memcpy(own.values + length * size, s->v + (r * kv_heads + h) * size, (size_t)size * sizeof(bf16));
+        const Span spans[2] = {{s->shared_keys + begin, s->shared_values + begin, s->shared - first_shared},
+                               {own.keys + first_own * size, own.values + first_own * size, length + 1 - first_own}};
+        for (int64_t g = 0; g < group; g += TOGETHER) {
           const int64_t at = (r * s->heads + h * group + g) * size;
-          attend(s, s->q + at, keys + first * size, values + first * size, length + 1 - first, scores, s->out + at);
+          attend(s, least(TOGETHER, group - g), s->q + at, spans, shares, stride, s->out + at, next);
         }
       }
-    }
-    free(scores);
+    free(shares);
   }
   return failed;
 }

@@ -29,8 +29,8 @@ class _Bucket(ctypes.Structure):
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "lengths", "out")),
-        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "size", "window")),
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "lengths", "shared_keys", "shared_values", "out")),
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "size", "window", "shared")),
         ("scale", ctypes.c_float),
         ("threads", ctypes.c_int),
     )
@@ -59,19 +59,23 @@ class Step:
         *,
         scale: float,
         window: int | None,
+        shared: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """(R, H, D) bf16. Each row's key and value are first written into its bucket, at the place `lengths_R` (int64) of its slot.
 
         `buckets`: keys (S, K, L, D), values, and how many of the rows lie in it, in its first slots. `window`: a row sees that many
-        keys, the new one included.
+        keys, the new one included. `shared`: keys and values (K, P, D) that come before all of the buckets', the same for every row.
         """
         query, key, value = (x.contiguous() for x in (query_RHD, key_RKD, value_RKD))
         out = torch.empty(query.shape, dtype=torch.bfloat16)
         rows, heads, size = query.shape
         assert sum(num for _, _, num in buckets) == rows == len(lengths_R)
         where = (_Bucket * len(buckets))(*((k.data_ptr(), v.data_ptr(), k.shape[2], num) for k, v, num in buckets))
-        places = [x.data_ptr() for x in (query, key, value, lengths_R, out)]
-        step = _Step(*places, heads, key.shape[1], size, window or 0, scale, torch.get_num_threads())
+        empty = key.new_empty((key.shape[1], 0, size))
+        begin_keys, begin_values = (x.contiguous() for x in shared or (empty, empty))
+        places = [x.data_ptr() for x in (query, key, value, lengths_R, begin_keys, begin_values, out)]
+        sizes = (heads, key.shape[1], size, window or 0, begin_keys.shape[1])
+        step = _Step(*places, *sizes, scale, torch.get_num_threads())
         if self.library.campana_step(ctypes.byref(step), where, ctypes.c_int64(rows), ctypes.c_int64(int(lengths_R.max()))):
             raise MemoryError("attention: no memory for its scores")
         return out
