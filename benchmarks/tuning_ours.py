@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--steps", type=int, default=2, help="optimiser steps")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of a step")
-    parser.add_argument("--micro", type=int, default=1280, help="micro_batch_tokens")
+    parser.add_argument("--micro", type=int, default=768, help="micro_batch_tokens")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

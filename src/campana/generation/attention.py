@@ -79,6 +79,7 @@ class PromptPass:
             self._spans.append((row, start, start + row.length))
             start += row.length
         self._end = start
+        self._kept = _kept_by_bucket(self._spans)
         shared = beginning.num_tokens
         self._bounds = torch.tensor([0, *(end + n * shared for n, (_, _, end) in enumerate(self._spans, 1))], dtype=torch.int32)
         each = ((torch.arange(shared), torch.arange(shared + first, shared + end)) for _, first, end in self._spans)
@@ -88,11 +89,10 @@ class PromptPass:
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(T, H * D), zero where no prompt is."""
         out = heads.empty_output()
-        for row, start, end in self._spans:
-            assert row.bucket is not None
-            keys, values = row.bucket.open(layer, heads.key_size, heads.value_size, heads.key_KTD)
-            keys[row.slot, :, : row.length], values[row.slot, :, : row.length] = heads.key_KTD[:, start:end], heads.value_KTD[:, start:end]
         query_THD, key_TKD, value_TKD = heads.first(self._end)
+        for bucket, (tokens_N, slots_N, places_N) in self._kept.items():
+            keys, values = bucket.open(layer, heads.key_size, heads.value_size, heads.key_KTD)
+            keys[slots_N, :, places_N], values[slots_N, :, places_N] = key_TKD[tokens_N], value_TKD[tokens_N]
         if self._compiled is not None and heads.softcap is None and self._compiled.attention.takes(query_THD, value_TKD):
             out[: self._end] = self._compiled.attention.forward(
                 query_THD,
@@ -115,6 +115,18 @@ class PromptPass:
             return key_TKD, value_TKD
         first_keys, first_values = (part_KPD.transpose(0, 1) for part_KPD in self._beginning.kept[layer])
         return torch.cat([first_keys, key_TKD])[self._whole], torch.cat([first_values, value_TKD])[self._whole]
+
+
+def _kept_by_bucket(spans: Sequence[tuple[Row, int, int]]) -> dict[Bucket, tuple[Tensor, Tensor, Tensor]]:
+    """Where the keys of a pass are kept: of each bucket, which tokens, their slots and their places there, (N,) each."""
+    found: dict[Bucket, tuple[list[int], list[int], list[int]]] = {}
+    for row, start, end in spans:
+        assert row.bucket is not None
+        tokens, slots, places = found.setdefault(row.bucket, ([], [], []))
+        tokens += range(start, end)
+        slots += [row.slot] * (end - start)
+        places += range(end - start)
+    return {bucket: (torch.tensor(tokens), torch.tensor(slots), torch.tensor(places)) for bucket, (tokens, slots, places) in found.items()}
 
 
 class StepPass:

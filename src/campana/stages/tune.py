@@ -47,7 +47,7 @@ class Tune(StageSpec):
     """False in trials: the metrics are kept, the weights are not."""
     num_evaluations: int = Field(default=4, ge=1)
     """How often the validation loss is measured, evenly spaced, the end included."""
-    micro_batch_tokens: Annotated[int, EXECUTION] = Field(default=1280, ge=1)
+    micro_batch_tokens: Annotated[int, EXECUTION] = Field(default=768, ge=1)
     """Most tokens in one forward pass; a memory limit, it does not move the result beyond rounding."""
     checkpoint_seconds: Annotated[float, EXECUTION] = Field(default=120.0, ge=0)
     """Seconds between checkpoints, 0: after every step; a kill loses at most this much work."""

@@ -88,7 +88,7 @@ class TuneRecipe(Section):
     """Arithmetic of the matrix products; masters and loss are fp32 in both. bf16 pays on CPUs with AVX512-BF16 or AMX, and on GPUs."""
     num_evaluations: int = Field(default=4, ge=1)
     """How often the validation loss is measured."""
-    micro_batch_tokens: int = Field(default=1280, ge=16)
+    micro_batch_tokens: int = Field(default=768, ge=16)
     """Most tokens in one forward pass (memory; not in the key)."""
     checkpoint_seconds: float = Field(default=120.0, ge=0)
     """Seconds between checkpoints (not in the key)."""

@@ -32,7 +32,7 @@ class Packed(Engine):
     """Our own loop: continuous batching without padding; a decoder of transformers whose attention can be exchanged."""
 
     kind: Literal["packed"] = "packed"
-    max_rows: Annotated[int, EXECUTION] = Field(256, ge=1)
+    max_rows: Annotated[int, EXECUTION] = Field(384, ge=1)
     """Most answers under way at once; fewer where the memory for their keys and values would be short."""
     prefill_tokens: Annotated[int, EXECUTION] = Field(2048, ge=1)
     """Most prompt tokens of one pass; a longer prompt has a pass to itself."""
