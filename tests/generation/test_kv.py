@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from campana.generation import kv
 from campana.generation.engine import Request
-from campana.generation.kv import Row, Shelf, capacity_for
+from campana.generation.kv import Pages, Row, Shelf, capacity_for, pages_for
 
 SIZE = (2, 3)
 LIKE = torch.zeros(1)
@@ -78,3 +78,26 @@ def test_capacities_hold_their_length_and_waste_little() -> None:
         assert length <= capacity <= max(length + 63, length * 1.25 + 1)
         assert capacity_for(capacity) == capacity, "the longest of a bucket is in it"
         assert capacity % 32 == 0, "whole cache lines for every head"
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.integers(1, 200), st.integers(-9, -1), st.just(0)), max_size=40))
+def test_a_page_is_one_rows_and_holds_its_next_token(actions: list[int]) -> None:
+    kept, most = Pages(), 0
+    for action in actions:
+        if action > 0:
+            kept.put(Row(Request("", (1,)), action))
+        elif action < 0 and kept.rows:
+            kept.take_out(kept.rows[-action % len(kept.rows)])
+        else:
+            for row in kept.rows:
+                row.length += 1
+            kept.advance()
+        held = [page for row in kept.rows for page in row.pages]
+        assert len(set(held)) == len(held)
+        assert [len(row.pages) for row in kept.rows] == [pages_for(row.length + 1) for row in kept.rows]
+        most = max(most, len(held))
+        slabs = kept.slabs(0, SIZE, SIZE, LIKE)
+        assert len(slabs) * kv.SLAB >= len(held)
+        assert (len(slabs) - 1) * kv.SLAB < most, "pages that are free are used before memory is taken"
+        assert all(part.shape == (kv.SLAB, SIZE[0], kv.PAGE, SIZE[1]) for slab in slabs for part in slab)

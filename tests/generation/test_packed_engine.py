@@ -17,8 +17,9 @@ from campana.generation import invariance, lean
 from campana.generation.engine import Completion, Engine, Greedy, Phases, Request, Sample
 from campana.generation.engines.packed import Packed
 from campana.generation.engines.reference import Transformers
-from campana.generation.kv import Row, Shelf
-from campana.generation.passes import read_prompts, read_step
+from campana.generation.kv import PAGE, SLAB, Pages, Row
+from campana.generation.loop import is_paged
+from campana.generation.passes import open_rows, read_prompts, read_step
 from campana.generation.schedule import WORTHWHILE
 from campana.native.compiled import Compiled
 
@@ -71,16 +72,16 @@ def test_logits_are_the_same_bits_alone_and_among_others(
     family: str, form: str, models: Models, requests: list[Request], request: pytest.FixtureRequest
 ) -> None:
     def logits(forward: lean.Lent, asked: list[Request], steps: int) -> dict[str, list[torch.Tensor]]:
-        shelf, found = Shelf(), {request.id: list[torch.Tensor]() for request in asked}
+        kept, found = open_rows(forward), {request.id: list[torch.Tensor]() for request in asked}
         rows = [Row(request, len(request.prompt_ids)) for request in asked]
         for row in rows:
-            shelf.put(row)
-        order, out = rows, read_prompts(forward, rows, shelf.beginning)
+            kept.put(row)
+        order, out = rows, read_prompts(forward, rows, kept)
         for _ in range(steps):
             for place, row in enumerate(order):
                 found[row.request.id].append(out[place].clone())
                 row.token_ids.append(int(out[place].argmax()))
-            out, order = read_step(forward, shelf), shelf.rows
+            out, order = read_step(forward, kept), kept.rows
         return found
 
     with lean.lent(*made(form, family, models, request)) as forward:
@@ -116,8 +117,12 @@ def test_forecasts_count_prompts_without_what_they_share(models: Models, request
     assert sum(each.num_shared for each in done) == 20 * (len(asked) - 1)
     new = {each.id: len(each.token_ids) + (each.finish == "stop") for each in done}
     own = [len(each.prompt_ids) - 20 for each in asked]
-    passes = answering_passes(own, [new[each.id] for each in asked], max_rows=8, prefill_tokens=90)
+    passes = answering_passes(own, [new[each.id] for each in asked], max_rows=8, prefill_tokens=90, paged=True)
     assert [each.read_rows + each.rows for each in passes.passes] == told
+    assert passes.peak_places % (PAGE * SLAB) == 0
+    assert passes.peak_places >= max(each.places for each in passes.passes)
+    assert is_paged(model, compiled)
+    assert not is_paged(model, None)
 
 
 def test_nothing_is_shared_where_torch_computes_attention(models: Models, requests: list[Request], run: Run) -> None:
@@ -133,14 +138,15 @@ def test_compiled_logits_are_as_near_to_fp32_as_torchs(family: str, models: Mode
         wanted = torch.stack([exact(input_ids=torch.tensor([[*each.prompt_ids, 7]])).logits[0, -1] for each in requests])
     distances: list[float] = []
     for by in (None, compiled):
-        shelf = Shelf()
-        for row in rows:
-            row.length, row.token_ids = len(row.request.prompt_ids), [7]
-            shelf.put(row)
         with lean.lent(copy.deepcopy(exact).bfloat16(), by) as forward:
-            read_prompts(forward, rows, shelf.beginning)
-            order = [rows.index(row) for row in shelf.rows]
-            found = read_step(forward, shelf)[: len(rows)].float()
+            kept = open_rows(forward)
+            assert isinstance(kept, Pages) is (by is not None and family != "gemma2"), "a soft-cap is not compiled"
+            for row in rows:
+                row.length, row.token_ids = len(row.request.prompt_ids), [7]
+                kept.put(row)
+            read_prompts(forward, rows, kept)
+            order = [rows.index(row) for row in kept.rows]
+            found = read_step(forward, kept)[: len(rows)].float()
         distances.append(float((found - wanted[order]).norm() / wanted.norm()))
     assert distances[0] < 0.1
     assert distances[1] < 1.1 * distances[0]

@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from campana.generation.kv import ROWS, capacity_for
+from campana.generation.kv import PAGE, ROWS, SLAB, capacity_for, pages_for
 from campana.generation.schedule import pack_size
 
 
@@ -69,9 +69,10 @@ class AnsweringPasses:
 
 
 def answering_passes(
-    prompts: Sequence[int], answers: Sequence[int], *, max_rows: int, prefill_tokens: int, most: int = 1024
+    prompts: Sequence[int], answers: Sequence[int], *, max_rows: int, prefill_tokens: int, paged: bool = False, most: int = 1024
 ) -> AnsweringPasses:
-    """The packed engine's passes. `answers` counts new tokens, end tokens included, at least 1 each. Above `most` prompts: a sample."""
+    """The packed engine's passes. `answers` counts new tokens, end tokens included, at least 1 each. `paged`: its keys are in pages. Above
+    `most` prompts: a sample."""
     scale = 1.0
     if len(prompts) > most:
         chosen = [round(k * (len(prompts) - 1) / (most - 1)) for k in range(most)]
@@ -79,7 +80,8 @@ def answering_passes(
         prompts, answers = [prompts[k] for k in chosen], [answers[k] for k in chosen]
     order = np.argsort(-np.asarray(prompts, np.int64), kind="stable")
     waiting = [(int(prompts[k]), int(answers[k])) for k in order]
-    classes = np.asarray([capacity_for(n) for n in range(1, max((p + a for p, a in waiting), default=0) + 3)], np.int64)
+    room = (lambda n: pages_for(n) * PAGE) if paged else capacity_for
+    classes = np.asarray([room(n) for n in range(1, max((p + a for p, a in waiting), default=0) + 3)], np.int64)
     length, left = np.zeros(0, np.int64), np.zeros(0, np.int64)
     passes: list[AnswerPass] = []
     peak = most_rows = at = 0
@@ -90,13 +92,18 @@ def answering_passes(
         new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
         length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
         held = classes[length]  # the bucket for length + 1 tokens: `classes` starts at 1
-        peak = max(peak, _held(held))
+        peak = max(peak, _in_slabs(held) if paged else _held(held))
         most_rows = max(most_rows, len(length))
         read = [row[0] for row in pack]
         passes.append(AnswerPass(sum(read), len(read), sum(n * n for n in read), len(length), int(held.sum())))
         length, left = length + 1, left - 1
         length, left = length[left > 0], left[left > 0]
     return AnsweringPasses(tuple(passes), scale, peak, most_rows)
+
+
+def _in_slabs(pages: np.ndarray) -> int:
+    """Places of all slabs."""
+    return -(-int(pages.sum()) // (PAGE * SLAB)) * PAGE * SLAB
 
 
 def _held(classes: np.ndarray) -> int:

@@ -163,8 +163,7 @@ class Forecaster:
         each = BYTES[spec.precision]
         tuned = input_stage(stage, "tuned")
         profile = self.calibration.answer.get(answer_profile_name(shape, spec))
-        shared = self.known.shared(stage) if profile is not None and profile.shares else 0
-        calls = self.answering(stage, prompts, answers, shared)
+        calls = self.answering(stage, prompts, answers, paged=profile is not None and profile.paged)
         if profile is None or calls is None:
             rate = self.history.flops_per_second("generate", {"precision": spec.precision})
             flops = _answering_flops(shape, prompts, answers)
@@ -192,21 +191,21 @@ class Forecaster:
             self._training[name] = passes
         return self._training[name]
 
-    def answering(self, stage: Stage, prompts: Turns, answers: Turns, shared: int) -> list[AnsweringPasses] | None:
-        """The passes of a `generate` stage, a list entry a turn, where so many tokens of all prompts are read once; None: an engine whose
-        schedule is not known."""
+    def answering(self, stage: Stage, prompts: Turns, answers: Turns, *, paged: bool) -> list[AnsweringPasses] | None:
+        """The passes of a `generate` stage, a list entry a turn; None: an engine whose schedule is not known. `paged`: as of a profile."""
         spec: Any = stage.spec
-        name = (str(spec.engine), shared, answers_name(stage))
+        shared = self.known.shared(stage) if paged else 0
+        name = (str(spec.engine), paged, answers_name(stage))
         if self.is_large:  # answers of about the same length are taken for the same
             mean = sum(map(sum, answers)) / max(1, sum(map(len, answers)))
-            name = (str(spec.engine), shared, prompts_fact(stage), round(math.log(max(mean, 1e-3)) / ALIKE))
+            name = (str(spec.engine), paged, prompts_fact(stage), round(math.log(max(mean, 1e-3)) / ALIKE))
 
         if name not in self._answering:
             calls: list[AnsweringPasses] = []
             for turn in range(max(map(len, prompts))):
                 asked = [k for k, turns in enumerate(prompts) if len(turns) > turn]
                 lengths = [prompts[k][turn] + sum(answers[k][:turn]) - shared for k in asked]
-                call = engine_passes(spec.engine, lengths, [answers[k][turn] for k in asked])
+                call = engine_passes(spec.engine, lengths, [answers[k][turn] for k in asked], paged=paged)
                 if call is None:
                     return None
                 calls.append(call)
@@ -214,10 +213,10 @@ class Forecaster:
         return self._answering[name]
 
 
-def engine_passes(engine: Engine, prompts: list[int], answers: list[int]) -> AnsweringPasses | None:
+def engine_passes(engine: Engine, prompts: list[int], answers: list[int], *, paged: bool) -> AnsweringPasses | None:
     """The passes of one call of an engine; None: its schedule is not known."""
     if isinstance(engine, Packed):
-        return answering_passes(prompts, answers, max_rows=engine.max_rows, prefill_tokens=engine.prefill_tokens)
+        return answering_passes(prompts, answers, max_rows=engine.max_rows, prefill_tokens=engine.prefill_tokens, paged=paged)
     if engine.group_size is not None:
         return batched_passes(prompts, answers, batch_size=engine.group_size)
     return None

@@ -115,8 +115,8 @@ class AnswerProfile(_Coefficients):
     """A step's time by the bytes of keys and values that it reads."""
     memory_offset_bytes: float
     row_quantum: int = 1
-    shares: bool = False
-    """Whether the engine reads once what all prompts begin with."""
+    paged: bool = False
+    """Whether the engine keeps keys in pages, and reads once what all prompts begin with."""
     busy: float = 0.0
     """As of `TuneProfile`."""
 

@@ -42,7 +42,7 @@ def answer_profile(
     each = BYTES[spec.precision]
     calls: list[AnsweringPasses] = []
     for call in found["calls"]:
-        passes = engine_passes(spec.engine, call["prompts"], call["answers"])
+        passes = engine_passes(spec.engine, call["prompts"], call["answers"], paged=found["paged"])
         if passes is None or len(passes.passes) != len(call["told"]):
             raise StageFailed(f"the schedule of the engine {spec.engine.kind!r} is not known: its time is not predicted")
         calls.append(passes)
@@ -80,7 +80,7 @@ def answer_profile(
         place_byte_seconds=place_seconds,
         memory_offset_bytes=found["peak_memory_bytes"] - max(counted_answering_bytes(call, shape, each) for call in (first, second)),
         row_quantum=quantum,
-        shares=any(call["shares"] for call in found["calls"]),
+        paged=found["paged"],
         busy=busy,
     ), whole_lengths(second_call["answers"], second_call["cut"], spec.max_new_tokens)
 
@@ -122,6 +122,8 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
 
     from campana.data.templates import load_template
     from campana.generation.engine import Greedy, Phases, Request
+    from campana.generation.engines.packed import Packed
+    from campana.generation.loop import is_paged
     from campana.generation.meter import peak_memory_bytes
     from campana.models.load import load_model, load_tokenizer
     from campana.native.compiled import Compiled
@@ -157,12 +159,12 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
             {
                 "cut": [name in cut for name in lengths],
                 "prompts": [len(ids) - shared for ids in chosen],
-                "shares": shared > 0,
                 "answers": list(lengths.values()),
                 "told": told,
             }
         )
     peak = peak_memory_bytes()
+    paged = isinstance(spec.engine, Packed) and is_paged(model, compiled)
     del model
     adapted = load
     if adapter_dir is not None:
@@ -176,6 +178,7 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
     copy.copy_(moved)
     return {
         "calls": calls,
+        "paged": paged,
         "load_seconds": load,
         "adapted_load_seconds": adapted,
         "other_seconds": other,

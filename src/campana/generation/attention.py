@@ -1,15 +1,14 @@
 """Attention of the packed engine: each sequence over its own tokens, in the form that transformers calls any attention.
 
 It owns the arithmetic between the projections and the keys kept in a `Shelf`. A pass is handed through the model's forward as the
-keyword `campana_pass`; every layer calls `attend` here, which asks the pass.
+keyword `campana_pass`; every layer calls `attend` here, which asks the pass. Passes over `Pages`, by compiled code, are in
+`generation.paged`.
 
-    BeginningPass(24, compiled)             # reads what all prompts begin with; keeps keys and values once for all
-    PromptPass(rows, beginning, compiled)   # reads the rest of prompts laid end to end: causal attention per prompt; keeps keys and values
-    StepPass(shelf, compiled)               # one new token for every row: attention over the beginning and the row's own keys and values
+    PromptPass(rows, compiled)      # reads prompts laid end to end: causal attention per prompt; keeps keys and values
+    StepPass(shelf)                 # one new token for every row: attention over the row's own keys and values
 
-Both are computed by compiled code where there is some that takes the model's type and heads, else by torch (a step then reads the whole
-bucket, with the places that are not yet written masked out). A beginning is shared by compiled code alone: there a token's bits do not
-depend on how many tokens are read with it (`native.attention`), so an answer is the same with a shared beginning and without.
+A step reads the whole bucket, with the places that are not yet written masked out. Prompts are computed by compiled code where it takes
+the model's type and heads (steps want more of heads).
 
 Nothing that is computed for a row depends on another row: prompts attend alone, and of a step each row is a product of its own (with
 its group of query heads) whose sizes come from its own length. Of 16-bit scores torch itself computes the softmax in fp32. Sliding
@@ -21,12 +20,12 @@ Legend: T tokens of the pass, R rows, H query heads, K key-value heads, G query 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from campana.errors import ModelError
-from campana.generation.kv import ROWS, Beginning, Bucket, Row, Shelf
+from campana.generation.kv import ROWS, Bucket, Row, Shelf
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,36 +42,19 @@ rows of a tiny model. They are computed with more rows beside them."""
 _REFUSED = ("s_aux", "position_bias", "cache")
 
 
-class BeginningPass:
-    """What all prompts begin with."""
-
-    def __init__(self, num_tokens: int, compiled: Compiled) -> None:
-        self._compiled = compiled
-        self._bounds = torch.tensor([0, num_tokens], dtype=torch.int32)
-        self.beginning = Beginning(num_tokens)
-        self.is_shareable = True
-        """False: a layer whose attention is not computed by compiled code, in this pass or in a step."""
+class Pass(Protocol):
+    """What a pass of the model attends to."""
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        """(T, H * D), zero after the beginning."""
-        out, end = heads.empty_output(), int(self._bounds[-1])
-        query_THD, key_TKD, value_TKD = heads.first(end)
-        takes = all(part.takes(query_THD, value_TKD) for part in (self._compiled.attention, self._compiled.step))
-        if heads.softcap is not None or not takes:
-            self.is_shareable = False
-            return out
-        out[:end] = self._compiled.attention.forward(query_THD, key_TKD, value_TKD, self._bounds, scale=heads.scaling, window=heads.window)[
-            0
-        ].flatten(1)
-        self.beginning.kept[layer] = key_TKD.transpose(0, 1).contiguous(), value_TKD.transpose(0, 1).contiguous()
-        return out
+        """(T, H * D), zero for the tokens that only fill the matrix up."""
+        ...
 
 
 class PromptPass:
-    """Prompts laid end to end, each after the shared beginning. The rows have their slots already."""
+    """Prompts laid end to end. The rows have their slots already."""
 
-    def __init__(self, rows: Sequence[Row], beginning: Beginning, compiled: Compiled | None = None) -> None:
-        self._compiled, self._beginning = compiled, beginning
+    def __init__(self, rows: Sequence[Row], compiled: Compiled | None = None) -> None:
+        self._compiled = compiled
         self._spans: list[tuple[Row, int, int]] = []
         start = 0
         for row in rows:
@@ -80,11 +62,7 @@ class PromptPass:
             start += row.length
         self._end = start
         self._kept = _kept_by_bucket(self._spans)
-        shared = beginning.num_tokens
-        self._bounds = torch.tensor([0, *(end + n * shared for n, (_, _, end) in enumerate(self._spans, 1))], dtype=torch.int32)
-        each = ((torch.arange(shared), torch.arange(shared + first, shared + end)) for _, first, end in self._spans)
-        self._whole = torch.cat([part for both in each for part in both])
-        """Of each whole prompt, its tokens' places among those of the beginning and then those of the pass."""
+        self._bounds = torch.tensor([0, *(end for _, _, end in self._spans)], dtype=torch.int32)
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(T, H * D), zero where no prompt is."""
@@ -94,27 +72,15 @@ class PromptPass:
             keys, values = bucket.open(layer, heads.key_size, heads.value_size, heads.key_KTD)
             keys[slots_N, :, places_N], values[slots_N, :, places_N] = key_TKD[tokens_N], value_TKD[tokens_N]
         if self._compiled is not None and heads.softcap is None and self._compiled.attention.takes(query_THD, value_TKD):
-            out[: self._end] = self._compiled.attention.forward(
-                query_THD,
-                *self._of_whole(layer, key_TKD, value_TKD),
-                self._bounds,
-                scale=heads.scaling,
-                window=heads.window,
-                skip=self._beginning.num_tokens,
-            )[0].flatten(1)
+            found, _ = self._compiled.attention.forward(
+                query_THD, key_TKD, value_TKD, self._bounds, scale=heads.scaling, window=heads.window
+            )
+            out[: self._end] = found.flatten(1)
             return out
-        assert self._beginning.num_tokens == 0
         for _, start, stop in self._spans:
             query, key, value = (part[start:stop].transpose(0, 1).contiguous()[None] for part in (query_THD, key_TKD, value_TKD))
             out[start:stop] = _causal(query, key, value, heads)[0].transpose(0, 1).flatten(1)
         return out
-
-    def _of_whole(self, layer: int, key_TKD: Tensor, value_TKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of each prompt from its first token on."""
-        if self._beginning.num_tokens == 0:
-            return key_TKD, value_TKD
-        first_keys, first_values = (part_KPD.transpose(0, 1) for part_KPD in self._beginning.kept[layer])
-        return torch.cat([first_keys, key_TKD])[self._whole], torch.cat([first_values, value_TKD])[self._whole]
 
 
 def _kept_by_bucket(spans: Sequence[tuple[Row, int, int]]) -> dict[Bucket, tuple[Tensor, Tensor, Tensor]]:
@@ -132,23 +98,13 @@ def _kept_by_bucket(spans: Sequence[tuple[Row, int, int]]) -> dict[Bucket, tuple
 class StepPass:
     """One token for each row of a shelf, in the order of `shelf.rows`."""
 
-    def __init__(self, shelf: Shelf, compiled: Compiled | None = None) -> None:
-        self._compiled, self._buckets, self._beginning = compiled, shelf.buckets, shelf.beginning
-        self._views = [_BucketView(bucket) for bucket in self._buckets]
-        self._lengths_R = torch.tensor([row.length for row in shelf.rows])
+    def __init__(self, shelf: Shelf) -> None:
+        self._views = [_BucketView(bucket) for bucket in shelf.buckets]
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         """(T, H * D), zero for the rows that only fill the matrix up."""
         out = heads.empty_output()
         query_THD, key_TKD, value_TKD = (part.transpose(0, 1).contiguous() for part in (heads.query_HTD, heads.key_KTD, heads.value_KTD))
-        if self._compiled is not None and heads.softcap is None and self._compiled.step.takes(query_THD, value_TKD):
-            end = len(self._lengths_R)
-            buckets = [(*each.open(layer, heads.key_size, heads.value_size, key_TKD), len(each.rows)) for each in self._buckets]
-            new = (query_THD[:end], key_TKD[:end], value_TKD[:end])
-            shared = self._beginning.kept.get(layer)
-            found = self._compiled.step.attend(*new, buckets, self._lengths_R, scale=heads.scaling, window=heads.window, shared=shared)
-            out[:end] = found.flatten(1)
-            return out
         start = 0
         for view in self._views:
             end = start + view.num_rows
@@ -268,7 +224,7 @@ def attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    campana_pass: BeginningPass | PromptPass | StepPass | None = None,
+    campana_pass: Pass | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query (1, H, T, D), key and value (1, K, T, D) -> (1, T, H * D)."""

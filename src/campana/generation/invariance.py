@@ -28,9 +28,9 @@ from torch import Tensor
 
 from campana.errors import ModelError
 from campana.generation.engine import Request
-from campana.generation.kv import Row, Shelf
+from campana.generation.kv import Row
 from campana.generation.lean import QUANTUM, Lent
-from campana.generation.passes import read_beginning, read_prompts, read_step
+from campana.generation.passes import open_rows, read_prompts, read_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -134,13 +134,13 @@ def prove(forward: Lent, probe: Sequence[int], expected_V: Tensor) -> None:
 def _probe_logits(forward: Lent, probe: Sequence[int], others: Sequence[tuple[int, ...]], num_shared: int = 0) -> Tensor:
     """The logits after `probe`, whose last token is read in a step, with other prompts before it, after a shared beginning."""
     prompts = [*others, tuple(probe[:-1])]
-    shelf = Shelf(read_beginning(forward, probe[:num_shared]))
-    rows = [Row(Request(str(number), prompt), len(prompt) - shelf.beginning.num_tokens) for number, prompt in enumerate(prompts)]
+    kept = open_rows(forward, probe[:num_shared])
+    rows = [Row(Request(str(number), prompt), len(prompt) - kept.num_shared) for number, prompt in enumerate(prompts)]
     for row in rows:
-        shelf.put(row)
-    read_prompts(forward, rows, shelf.beginning)
+        kept.put(row)
+    read_prompts(forward, rows, kept)
     probed = rows[-1]
     for row in rows:
         row.token_ids.append(probe[-1])
-    order = shelf.rows
-    return read_step(forward, shelf)[order.index(probed)].clone()
+    order = kept.rows
+    return read_step(forward, kept)[order.index(probed)].clone()

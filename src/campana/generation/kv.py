@@ -1,13 +1,18 @@
-"""The keys and values of the answers under way: rows of one length class lie together, so attention needs no copy and no long padding.
+"""The keys and values of the answers under way, in one of two forms. It owns where a row's keys lie; it knows nothing of models or tokens.
 
-It owns where a row's keys lie and the compaction when a row leaves. It knows nothing of models or tokens.
+`Shelf`, for torch's attention: rows of one length class lie together in a bucket, so attention needs no copy and no long padding.
 
     shelf = Shelf()
     shelf.put(row)                    # into a bucket for row.length + 1 tokens
     shelf.advance()                   # rows that outgrew their bucket move to the next class
     for bucket in shelf.buckets: ...  # bucket.rows; bucket.open(layer, ...) -> (keys_RHLD, values_RHLD)
 
-What all rows begin with lies once beside the buckets (`Beginning`), and a row's bucket holds what comes after it.
+`Pages`, for compiled attention, which reads a row's keys wherever they lie: a row has pages of `PAGE` tokens, as many as it needs, and
+nothing is ever moved. What all rows begin with lies once beside the pages (`Beginning`).
+
+    pages = Pages(beginning)
+    pages.put(row); pages.advance()   # row.pages holds row.length + 1 tokens
+    pages.slabs(layer, ...)           # [(keys, values), ...], (SLAB, heads, PAGE, head size) each
 
 A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying; the system gives pages of fresh room
 as they are first written. All buckets of a class but the last are full, and an empty one goes. The class of a row depends on the row's own
@@ -19,7 +24,7 @@ Legend: R rows, H key-value heads, L places, D head size.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from campana.generation.engine import Request
 
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
 
 ROWS = 32
 """Most of a bucket."""
+PAGE = 32
+"""Tokens of a page: two of the blocks of 16 keys that compiled attention scores at once."""
+SLAB = 64
+"""Pages that memory is taken for at once."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,12 +45,14 @@ class Row:
 
     request: Request
     length: int
-    """Tokens whose keys and values are kept in the bucket: the prompt after the shared beginning, and all new tokens but the last."""
+    """Tokens whose keys and values are kept: the prompt after the shared beginning, and all new tokens but the last."""
     token_ids: list[int] = field(default_factory=list[int])
     """New tokens so far."""
     bucket: Bucket | None = None
     slot: int = -1
     """Place in the bucket."""
+    pages: list[int] = field(default_factory=list[int])
+    """Numbers of its pages, in the order of its tokens."""
 
 
 def capacity_for(length: int) -> int:
@@ -52,8 +63,8 @@ def capacity_for(length: int) -> int:
 
 
 @dataclass(slots=True)
-class _Kept:
-    """Of one layer."""
+class _Layer:
+    """Of one bucket."""
 
     keys: Tensor
     values: Tensor
@@ -67,14 +78,14 @@ class Bucket:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.rows: list[Row] = []
-        self._kept: dict[int, _Kept] = {}
+        self._kept: dict[int, _Layer] = {}
 
     def open(self, layer: int, key_HD: tuple[int, int], value_HD: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's keys and values (`ROWS`, heads, capacity, head size); unused places of the rows hold finite numbers."""
         kept = self._kept.get(layer)
         if kept is None:
             key_RHLD, value_RHLD = ((ROWS, num_heads, self.capacity, head_dim) for num_heads, head_dim in (key_HD, value_HD))
-            kept = self._kept[layer] = _Kept(like.new_empty(key_RHLD), like.new_empty(value_RHLD))
+            kept = self._kept[layer] = _Layer(like.new_empty(key_RHLD), like.new_empty(value_RHLD))
         if kept.num_used < len(self.rows):
             for part in (kept.keys, kept.values):
                 part[kept.num_used : len(self.rows)] = 0
@@ -94,19 +105,35 @@ class Bucket:
                 new[target_slot, :, :length] = old[slot, :, :length]
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """The tokens that the prompts of all rows begin with, and their keys and values by layer, (H, L, D) each: read once."""
+class Kept(Protocol):
+    """What a loop asks of either form."""
 
-    num_tokens: int = 0
-    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict["int", "tuple[Tensor, Tensor]"])
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, in the order of a decoding pass."""
+        ...
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens that all rows begin with and that no row keeps itself."""
+        ...
+
+    def put(self, row: Row) -> None:
+        """Give a row its place, with room for one token more."""
+
+    def advance(self) -> None:
+        """See to it that every row has room for one token more."""
+
+    def take_out(self, row: Row) -> None:
+        """A row has ended."""
 
 
 class Shelf:
-    """All rows under way, by class and bucket, after what they all begin with."""
+    """All rows under way, by class and bucket. They share nothing."""
 
-    def __init__(self, beginning: Beginning | None = None) -> None:
-        self.beginning = beginning or Beginning()
+    num_shared = 0
+
+    def __init__(self) -> None:
         self._classes: dict[int, list[Bucket]] = {}
 
     @property
@@ -119,8 +146,11 @@ class Shelf:
         """All rows, bucket by bucket, slot by slot: the order of a decoding pass."""
         return [row for bucket in self.buckets for row in bucket.rows]
 
-    def put(self, row: Row) -> Bucket:
+    def put(self, row: Row) -> None:
         """Give a row its place: the last of its class."""
+        self._place(row)
+
+    def _place(self, row: Row) -> Bucket:
         capacity = capacity_for(row.length + 1)
         buckets = self._classes.setdefault(capacity, [])
         if not buckets or len(buckets[-1].rows) == ROWS:
@@ -133,7 +163,7 @@ class Shelf:
         for row in self.rows:
             bucket, slot = row.bucket, row.slot
             if bucket is not None and row.length + 1 > bucket.capacity:
-                bucket.copy(slot, self.put(row), row.slot, row.length)
+                bucket.copy(slot, self._place(row), row.slot, row.length)
                 self._fill(bucket, slot)
 
     def take_out(self, row: Row) -> None:
@@ -152,3 +182,64 @@ class Shelf:
             bucket.rows[slot], last.bucket, last.slot = last, bucket, slot
         if not end.rows:
             buckets.pop()
+
+
+def pages_for(length: int) -> int:
+    """Pages of so many tokens."""
+    return -(-length // PAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The tokens that the prompts of all rows begin with, and their keys and values by layer, (H, L, D) each: read once."""
+
+    num_tokens: int = 0
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict["int", "tuple[Tensor, Tensor]"])
+
+
+class Pages:
+    """All rows under way, page by page, after what they all begin with."""
+
+    def __init__(self, beginning: Beginning | None = None) -> None:
+        self.beginning = beginning or Beginning()
+        self.rows: list[Row] = []
+        self._free: list[int] = []
+        self._num_pages = 0
+        self._slabs: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens of the beginning."""
+        return self.beginning.num_tokens
+
+    def put(self, row: Row) -> None:
+        """Give a row its pages."""
+        row.pages = []
+        self.rows.append(row)
+        self._grow(row)
+
+    def advance(self) -> None:
+        """A page more for rows whose next token does not fit."""
+        for row in self.rows:
+            self._grow(row)
+
+    def take_out(self, row: Row) -> None:
+        """A row has ended: its pages are others'."""
+        self.rows.remove(row)
+        self._free += row.pages
+        row.pages = []
+
+    def slabs(self, layer: int, key_HD: tuple[int, int], value_HD: tuple[int, int], like: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The layer's keys and values, (SLAB, heads, PAGE, head size) each; page n is in slab n // SLAB. Unused places hold anything."""
+        slabs = self._slabs.setdefault(layer, [])
+        while len(slabs) * SLAB < self._num_pages:
+            key, value = (like.new_empty((SLAB, heads, PAGE, size)) for heads, size in (key_HD, value_HD))
+            slabs.append((key, value))
+        return slabs
+
+    def _grow(self, row: Row) -> None:
+        while len(row.pages) * PAGE <= row.length:
+            if not self._free:
+                self._free += range(self._num_pages, self._num_pages + SLAB)
+                self._num_pages += SLAB
+            row.pages.append(self._free.pop())

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from campana.errors import ModelError
-from campana.generation.attention import IMPLEMENTATION, BeginningPass, PromptPass, StepPass, attend
+from campana.generation.attention import IMPLEMENTATION, Pass, attend
 from campana.generation.quick import replacements
 from campana.models.products import quick_products
 from campana.native.autograd import rotary_of, turning_files
@@ -93,9 +93,7 @@ class Lent:
         finally:
             torch.set_num_threads(before)
 
-    def __call__(
-        self, token_ids: Sequence[int], positions: Sequence[int], work: BeginningPass | PromptPass | StepPass, keep: Sequence[int]
-    ) -> Tensor:
+    def __call__(self, token_ids: Sequence[int], positions: Sequence[int], work: Pass, keep: Sequence[int]) -> Tensor:
         """Logits (at least len(keep), V) at the places `keep`; rows after those are padding."""
         short = -len(token_ids) % QUANTUM
         ids = torch.tensor([[*token_ids, *[0] * short]])

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from campana.errors import ModelError
 from campana.generation.engine import Completion, Greedy, Phases, Request, Sample
 from campana.generation.invariance import PROBE_TOKENS, plain_logits, prove, settle
-from campana.generation.kv import Beginning, Row, Shelf, capacity_for
+from campana.generation.kv import Pages, Row, Shelf, capacity_for
 from campana.generation.lean import QUANTUM, Lent, lent
-from campana.generation.passes import read_beginning, read_prompts, read_step
+from campana.generation.passes import open_rows, read_prompts, read_step
 from campana.generation.sampling import choose
 from campana.generation.schedule import pack_size, shared_ids
 from campana.models.rotary import refuse_following
@@ -40,7 +40,7 @@ class _Loop:
         self,
         forward: Lent,
         requests: Sequence[Request],
-        beginning: Beginning,
+        kept: Shelf | Pages,
         sampling: Greedy | Sample,
         max_new_tokens: int,
         stop_ids: frozenset[int],
@@ -51,7 +51,7 @@ class _Loop:
         self._max_new_tokens, self._stop_ids = max_new_tokens, stop_ids
         self._max_rows, self._prefill_tokens = max_rows, prefill_tokens
         self._waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.id)))
-        self._shelf = Shelf(beginning)
+        self._kept = kept
         self._read_for = self._waiting[0]
         """For which request the beginning counts as read."""
         self._num_rows = 0
@@ -67,14 +67,14 @@ class _Loop:
             return []
         rows = [Row(self._waiting.popleft(), length) for length in pack]
         for row in rows:
-            self._shelf.put(row)
+            self._kept.put(row)
         self._num_rows += len(rows)
-        return self._settle(rows, read_prompts(self._forward, rows, self._shelf.beginning))
+        return self._settle(rows, read_prompts(self._forward, rows, self._kept))
 
     def step(self) -> list[Completion]:
         """One token more for every row; what ended with it."""
-        logits = read_step(self._forward, self._shelf)
-        return self._settle(self._shelf.rows, logits)
+        logits = read_step(self._forward, self._kept)
+        return self._settle(list(self._kept.rows), logits)
 
     @property
     def num_rows(self) -> int:
@@ -82,7 +82,7 @@ class _Loop:
 
     def _next_pack(self) -> list[int]:
         """How much is left to read of the waiting prompts that are read now."""
-        free, shared = self._max_rows - self._num_rows, self._shelf.beginning.num_tokens
+        free, shared = self._max_rows - self._num_rows, self._kept.num_shared
         lengths = [len(request.prompt_ids) - shared for request in islice(self._waiting, free)]
         return lengths[: pack_size(lengths, len(self._waiting), self._prefill_tokens, has_rows=self._num_rows > 0)]
 
@@ -97,12 +97,12 @@ class _Loop:
             else:
                 row.token_ids.append(token)
                 continue
-            self._shelf.take_out(row)
+            self._kept.take_out(row)
             self._num_rows -= 1
         return ended
 
     def _num_shared(self, row: Row) -> int:
-        return 0 if row.request is self._read_for else self._shelf.beginning.num_tokens
+        return 0 if row.request is self._read_for else self._kept.num_shared
 
 
 def complete(
@@ -134,9 +134,9 @@ def complete(
         rows = min(max_rows, len(requests), affordable_rows(model, longest))
         settle(forward, longest_pass=max(*lengths, min(prefill_tokens, sum(lengths)), rows), most_rows=rows)
         prove(forward, probe, expected)
-        beginning = read_beginning(forward, shared_ids([request.prompt_ids for request in requests]))
+        kept = open_rows(forward, shared_ids([request.prompt_ids for request in requests]))
         phases.prefill_seconds += time.perf_counter() - started
-        loop = _Loop(forward, requests, beginning, sampling, max_new_tokens, stop_ids, rows, prefill_tokens)
+        loop = _Loop(forward, requests, kept, sampling, max_new_tokens, stop_ids, rows, prefill_tokens)
         while not loop.is_done:
             yield from _timed(loop, on_tokens, phases)
 
@@ -155,6 +155,12 @@ def _timed(loop: _Loop, on_tokens: Callable[[int], None], phases: Phases) -> lis
     phases.decode_seconds += time.perf_counter() - read
     on_tokens(admitted + num_rows)
     return ended
+
+
+def is_paged(model: PreTrainedModel, compiled: Compiled | None) -> bool:
+    """Whether the rows of this model keep their keys in pages, which all share what they begin with."""
+    with lent(model, compiled) as forward:
+        return isinstance(open_rows(forward), Pages)
 
 
 def affordable_rows(model: PreTrainedModel, longest: int) -> int:

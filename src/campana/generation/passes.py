@@ -1,11 +1,11 @@
-"""The passes of the packed engine, over rows of a `Shelf`: read what all prompts begin with, read prompts, read one token of every row.
+"""The passes of the packed engine: read what all prompts begin with, read prompts, read one token of every row.
 
-    shelf = Shelf(read_beginning(forward, shared_ids))   # or Shelf(): nothing is shared
-    row = Row(request, len(request.prompt_ids) - shelf.beginning.num_tokens)
-    shelf.put(row)
-    logits_RV = read_prompts(forward, [row], shelf.beginning)     # after the prompt
+    kept = open_rows(forward, shared_ids)                         # () : nothing is shared
+    row = Row(request, len(request.prompt_ids) - kept.num_shared)
+    kept.put(row)
+    logits_RV = read_prompts(forward, [row], kept)                # after the prompt
     row.token_ids.append(int(logits_RV[0].argmax()))
-    logits_RV = read_step(forward, shelf)                         # after the first new token
+    logits_RV = read_step(forward, kept)                          # after the first new token
 
 Legend: R rows, V vocabulary.
 """
@@ -16,39 +16,51 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from campana.generation.attention import BeginningPass, PromptPass, StepPass
-from campana.generation.kv import Beginning, Row, Shelf
+from campana.generation.attention import PromptPass, StepPass
+from campana.generation.kv import Pages, Row, Shelf
 from campana.generation.lean import Lent
+from campana.generation.paged import BeginningPass, PagedPromptPass, PagedStepPass
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_beginning(forward: Lent, token_ids: Sequence[int]) -> Beginning:
-    """Read what prompts begin with, once for all; nothing, where a token's bits could depend on what was read with it: only the compiled
-    attention is known to be free of that."""
-    if forward.compiled is None or not token_ids:
-        return Beginning()
-    work = BeginningPass(len(token_ids), forward.compiled)
-    forward(token_ids, range(len(token_ids)), work, [len(token_ids) - 1])
-    return work.beginning if work.is_shareable else Beginning()
+def open_rows(forward: Lent, token_ids: Sequence[int] = ()) -> Shelf | Pages:
+    """Where the rows of a run keep their keys, after `token_ids`, which all begin with: pages where compiled code computes the attention of
+    all layers. Else a shelf, and nothing is shared: with torch a token's bits could depend on what was read with it."""
+    if forward.compiled is None:
+        return Shelf()
+    ids = token_ids or (0,)
+    work = BeginningPass(len(ids), forward.compiled)
+    forward(ids, range(len(ids)), work, [len(ids) - 1])
+    if not work.is_taken:
+        return Shelf()
+    return Pages(work.beginning if token_ids else None)
 
 
-def read_prompts(forward: Lent, rows: Sequence[Row], beginning: Beginning) -> Tensor:
-    """Read the prompts of rows that lie on a shelf, after their shared `beginning`, in one pass; logits (at least rows, V) after each."""
-    first = beginning.num_tokens
+def read_prompts(forward: Lent, rows: Sequence[Row], kept: Shelf | Pages) -> Tensor:
+    """Read the prompts of rows that are in `kept`, after what all begin with, in one pass; logits (at least rows, V) after each."""
+    first = kept.num_shared
     ids = [token for row in rows for token in row.request.prompt_ids[first:]]
     positions = [first + place for row in rows for place in range(row.length)]
     ends = [end - 1 for end in accumulate(row.length for row in rows)]
-    return forward(ids, positions, PromptPass(rows, beginning, forward.compiled), ends)
+    if isinstance(kept, Pages):
+        assert forward.compiled is not None
+        return forward(ids, positions, PagedPromptPass(rows, kept, forward.compiled), ends)
+    return forward(ids, positions, PromptPass(rows, forward.compiled), ends)
 
 
-def read_step(forward: Lent, shelf: Shelf) -> Tensor:
-    """Read the last token of every row, in one pass; logits (at least rows, V) in the order of `shelf.rows`. All rows grow by one."""
-    shelf.advance()
-    rows = shelf.rows
-    positions = [shelf.beginning.num_tokens + row.length for row in rows]
-    logits = forward([row.token_ids[-1] for row in rows], positions, StepPass(shelf, forward.compiled), range(len(rows)))
+def read_step(forward: Lent, kept: Shelf | Pages) -> Tensor:
+    """Read the last token of every row, in one pass; logits (at least rows, V) in the order of `kept.rows`. All rows grow by one."""
+    kept.advance()
+    rows = kept.rows
+    if isinstance(kept, Pages):
+        assert forward.compiled is not None
+        work = PagedStepPass(kept, forward.compiled)
+    else:
+        work = StepPass(kept)
+    positions = [kept.num_shared + row.length for row in rows]
+    logits = forward([row.token_ids[-1] for row in rows], positions, work, range(len(rows)))
     for row in rows:
         row.length += 1
     return logits

@@ -5,23 +5,27 @@
    probabilities are not rounded. Up to four query heads of one key/value head are computed together, so that its keys and values come
    from memory once and are widened once.
 
-   Legend: R rows, H query heads, K key/value heads, G = H / K, D head size (a multiple of 32), L places of a bucket. */
+   Keys and values lie in pages of so many tokens, (K, page, D) each, and pages in slabs; a row has as many pages as it needs, anywhere.
+
+   Legend: R rows, H query heads, K key/value heads, G = H / K, D head size (a multiple of 32), T tokens. */
 
 #include "common.h"
 
 enum { TOGETHER = 4, LARGEST_HEAD = 256 };
 
 typedef struct {
-  bf16 *keys, *values; /* (slots, K, L, D) */
-  int64_t places, rows;
-} Bucket;
+  bf16 *const *keys, *const *values; /* of each slab: (pages, K, page, D) */
+  int64_t kv_heads, size, page, slab; /* slab: pages of one */
+} Pages;
 
 typedef struct {
-  const bf16 *q, *k, *v;  /* (R, H, D), (R, K, D): contiguous, in the order of the buckets' rows */
-  const int64_t *lengths; /* (R,): keys in the bucket that a row had before this token, which is written at that place */
+  const Pages *kept;
+  const bf16 *q, *k, *v;  /* (R, H, D), (R, K, D): contiguous */
+  const int64_t *lengths; /* (R,): keys in its pages that a row had before this token, which is written at that place */
+  const int32_t *pages;   /* (R, width): a row's pages, in the order of its tokens */
   const bf16 *shared_keys, *shared_values; /* (K, shared, D): what all rows begin with */
   bf16 *out;                               /* (R, H, D) */
-  int64_t heads, kv_heads, size, window, shared;
+  int64_t width, heads, window, shared;
   float scale;
   int threads;
 } Step;
@@ -31,13 +35,28 @@ typedef struct {
   int64_t num;
 } Span;
 
-/* What comes from memory while something else is computed, a few lines at a time. */
+INLINE bf16 *page_of(const Pages *kept, bf16 *const *slabs, int64_t page, int64_t head) {
+  return slabs[page / kept->slab] + (page % kept->slab * kept->kv_heads + head) * kept->page * kept->size;
+}
+
+/* What comes from memory while something else is computed, a few lines at a time: a head of a row's pages. */
 typedef struct {
+  const Pages *kept;
+  bf16 *const *slabs;
+  const int32_t *page, *last;
+  int64_t head;
   const bf16 *at, *stop;
 } Ahead;
 
 INLINE void ask(Ahead *ahead, int lines) {
-  for (int n = 0; n < lines && ahead->at < ahead->stop; n++, ahead->at += 32) _mm_prefetch((const char *)ahead->at, _MM_HINT_T0);
+  for (int n = 0; n < lines; n++, ahead->at += 32) {
+    if (ahead->at == ahead->stop) {
+      if (ahead->page == ahead->last) return;
+      ahead->at = page_of(ahead->kept, ahead->slabs, *ahead->page++, ahead->head);
+      ahead->stop = ahead->at + ahead->kept->page * ahead->kept->size;
+    }
+    _mm_prefetch((const char *)ahead->at, _MM_HINT_T0);
+  }
 }
 
 /* Sums of 16 registers, as one. */
@@ -108,13 +127,13 @@ static float soften(float *scores, int64_t num, float largest) {
 }
 
 /* out[h][0 .. 32 * words) = by[h] times the sum over keys of shares[h][j] * values[j], for some heads. */
-INLINE void weigh(const int heads, const int words, const Span spans[2], int64_t size, int64_t d, const float *shares, int64_t stride,
-                  const float *by, bf16 *out, Ahead *ahead) {
+INLINE void weigh(const int heads, const int words, const Span *spans, int64_t num_spans, int64_t size, int64_t d, const float *shares,
+                  int64_t stride, const float *by, bf16 *out, Ahead *ahead) {
   const __m512i high = _mm512_set1_epi32((int)0xffff0000);
   f16x even[TOGETHER][2], odd[TOGETHER][2]; /* features by their place in a pair */
   for (int h = 0; h < heads; h++)
     for (int w = 0; w < words; w++) even[h][w] = odd[h][w] = _mm512_setzero_ps();
-  for (int s = 0; s < 2; shares += spans[s++].num)
+  for (int64_t s = 0; s < num_spans; shares += spans[s++].num)
     for (int64_t j = 0; j < spans[s].num; j++) {
       f16x low_values[2], high_values[2];
       ask(ahead, words);
@@ -142,12 +161,12 @@ INLINE void weigh(const int heads, const int words, const Span spans[2], int64_t
 
 #define HEADS(N) \
   case N: \
-    for (; d + 64 <= size; d += 64) weigh(N, 2, spans, size, d, shares, stride, by, out, ahead); \
-    if (d < size) weigh(N, 1, spans, size, d, shares, stride, by, out, ahead); \
+    for (; d + 64 <= size; d += 64) weigh(N, 2, spans, num_spans, size, d, shares, stride, by, out, ahead); \
+    if (d < size) weigh(N, 1, spans, num_spans, size, d, shares, stride, by, out, ahead); \
     break;
 
-static void weigh_all(int64_t heads, const Span spans[2], int64_t size, const float *shares, int64_t stride, const float *by, bf16 *out,
-                      Ahead *ahead) {
+static void weigh_all(int64_t heads, const Span *spans, int64_t num_spans, int64_t size, const float *shares, int64_t stride, const float *by,
+                      bf16 *out, Ahead *ahead) {
   int64_t d = 0;
   switch (heads) {
     HEADS(1) HEADS(2) HEADS(3) HEADS(4)
@@ -155,63 +174,85 @@ static void weigh_all(int64_t heads, const Span spans[2], int64_t size, const fl
 }
 
 /* The `heads` queries of one key/value head, at most `TOGETHER`. shares: room for `heads` times `stride`. */
-static void attend(const Step *s, int64_t heads, const bf16 *q, const Span spans[2], float *shares, int64_t stride, bf16 *out,
+static void attend(const Step *s, int64_t heads, const bf16 *q, const Span *spans, int64_t num_spans, float *shares, int64_t stride, bf16 *out,
                    Ahead next[2]) {
+  const int64_t size = s->kept->size;
   float by[TOGETHER];
   for (int64_t h = 0; h < heads; h++) {
     float *scores = shares + h * stride;
     f16x top = _mm512_set1_ps(-INFINITY);
-    for (int n = 0; n < 2; n++) top = score_of(s->size, q + h * s->size, spans + n, s->scale * LOG2_E, scores + n * spans[0].num, top, next);
-    const int64_t num = spans[0].num + spans[1].num;
+    int64_t num = 0;
+    for (int64_t n = 0; n < num_spans; num += spans[n++].num)
+      top = score_of(size, q + h * size, spans + n, s->scale * LOG2_E, scores + num, top, next);
     _mm512_storeu_ps(scores + num, _mm512_set1_ps(-INFINITY));
     by[h] = 1.0f / soften(scores, num, _mm512_reduce_max_ps(top));
   }
-  weigh_all(heads, spans, s->size, shares, stride, by, out, next + 1);
+  weigh_all(heads, spans, num_spans, size, shares, stride, by, out, next + 1);
 }
 
-typedef struct {
-  bf16 *keys, *values; /* (L, D); NULL: there is no such row */
-  int64_t num;
-} Place;
-
-static Place place_of(const Step *s, const Bucket *buckets, int64_t rows, int64_t r, int64_t head) {
-  if (r >= rows) return (Place){NULL, NULL, 0};
-  const int64_t num = s->lengths[r];
-  for (; r >= buckets->rows; buckets++) r -= buckets->rows;
-  const int64_t start = (r * s->kv_heads + head) * buckets->places * s->size;
-  return (Place){buckets->keys + start, buckets->values + start, num};
+/* The keys that a row's new token sees, its own included: those that all rows begin with, then page by page. Returns how many spans. */
+static int64_t spans_of(const Step *s, int64_t r, int64_t head, Span *spans) {
+  const Pages *kept = s->kept;
+  const int64_t size = kept->size, stop = s->lengths[r] + 1;
+  const int64_t first = s->window ? most(0, s->shared + stop - s->window) : 0, skipped = least(first, s->shared);
+  const int64_t begin = (head * s->shared + skipped) * size;
+  int64_t num = 0;
+  if (skipped < s->shared) spans[num++] = (Span){s->shared_keys + begin, s->shared_values + begin, s->shared - skipped};
+  for (int64_t at = first - skipped; at < stop;) {
+    const int64_t page = s->pages[r * s->width + at / kept->page], place = at % kept->page, count = least(kept->page - place, stop - at);
+    spans[num++] = (Span){page_of(kept, kept->keys, page, head) + place * size, page_of(kept, kept->values, page, head) + place * size, count};
+    at += count;
+  }
+  return num;
 }
 
-/* Writes each row's new key and value into its bucket, and its result. Returns 0, or 1 where there is no memory. */
-int campana_step(const Step *s, const Bucket *buckets, int64_t rows, int64_t longest) {
-  const int64_t size = s->size, kv_heads = s->kv_heads, group = s->heads / kv_heads, stride = up(s->shared + longest + 1, 16) + 16;
+INLINE Ahead ahead_of(const Step *s, bf16 *const *slabs, int64_t rows, int64_t r, int64_t head) {
+  const int32_t *page = s->pages + r * s->width;
+  const int64_t num = r < rows ? (s->lengths[r] + s->kept->page) / s->kept->page : 0;
+  return (Ahead){s->kept, slabs, page, page + num, head, NULL, NULL};
+}
+
+INLINE void keep(const Pages *kept, int64_t page, int64_t place, const bf16 *k, const bf16 *v) {
+  for (int64_t h = 0; h < kept->kv_heads; h++) {
+    memcpy(page_of(kept, kept->keys, page, h) + place * kept->size, k + h * kept->size, (size_t)kept->size * sizeof(bf16));
+    memcpy(page_of(kept, kept->values, page, h) + place * kept->size, v + h * kept->size, (size_t)kept->size * sizeof(bf16));
+  }
+}
+
+/* Writes the keys and values of some tokens, (T, K, D) each, into pages: token t to the place `places[t]`, counted over all pages. */
+void campana_keep(const Pages *kept, const bf16 *k, const bf16 *v, const int64_t *places, int64_t tokens, int threads) {
+  const int64_t each = kept->kv_heads * kept->size;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t t = 0; t < tokens; t++) keep(kept, places[t] / kept->page, places[t] % kept->page, k + t * each, v + t * each);
+}
+
+/* Writes each row's new key and value into its page, and its result. Returns 0, or 1 where there is no memory. */
+int campana_step(const Step *s, int64_t rows, int64_t longest) {
+  const Pages *kept = s->kept;
+  const int64_t size = kept->size, kv_heads = kept->kv_heads, group = s->heads / kv_heads, stride = up(s->shared + longest + 1, 16) + 16;
   int failed = 0;
 #pragma omp parallel num_threads(s->threads)
   {
     float *shares = aligned_alloc(64, (size_t)(TOGETHER * stride) * sizeof(float));
-    if (!shares)
+    Span *spans = malloc((size_t)(s->width + 1) * sizeof(Span));
+    if (!shares || !spans)
 #pragma omp atomic write
       failed = 1;
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t h = 0; shares && h < kv_heads; h++) {
-        const Place own = place_of(s, buckets, rows, r, h);
-        const Place then = place_of(s, buckets, rows, r + (h + 1) / kv_heads, (h + 1) % kv_heads);
-        Ahead next[2] = {{then.keys, then.keys + then.num * size}, {then.values, then.values + then.num * size}};
-        const int64_t length = s->lengths[r];
-        const int64_t first = s->window ? most(0, s->shared + length + 1 - s->window) : 0; /* key that is seen */
-        const int64_t first_shared = least(first, s->shared), first_own = first - first_shared;
-        const int64_t begin = (h * s->shared + first_shared) * size;
-        memcpy(own.keys + length * size, s->k + (r * kv_heads + h) * size, (size_t)size * sizeof(bf16));
-        memcpy(own.values + length * size, s->v + (r * kv_heads + h) * size, (size_t)size * sizeof(bf16));
-        const Span spans[2] = {{s->shared_keys + begin, s->shared_values + begin, s->shared - first_shared},
-                               {own.keys + first_own * size, own.values + first_own * size, length + 1 - first_own}};
+    for (int64_t r = 0; r < rows; r++) {
+      if (!shares || !spans) continue;
+      const int64_t length = s->lengths[r], each = kv_heads * size;
+      keep(kept, s->pages[r * s->width + length / kept->page], length % kept->page, s->k + r * each, s->v + r * each);
+      for (int64_t h = 0; h < kv_heads; h++) {
+        const int64_t num = spans_of(s, r, h, spans), then = r + (h + 1) / kv_heads, then_head = (h + 1) % kv_heads;
+        Ahead next[2] = {ahead_of(s, kept->keys, rows, then, then_head), ahead_of(s, kept->values, rows, then, then_head)};
         for (int64_t g = 0; g < group; g += TOGETHER) {
           const int64_t at = (r * s->heads + h * group + g) * size;
-          attend(s, least(TOGETHER, group - g), s->q + at, spans, shares, stride, s->out + at, next);
+          attend(s, least(TOGETHER, group - g), s->q + at, spans, num, shares, stride, s->out + at, next);
         }
       }
-    free(shares);
+    }
+    free(shares), free(spans);
   }
   return failed;
 }

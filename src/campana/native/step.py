@@ -2,11 +2,13 @@
 
     step = Step(library)
     if step.takes(query_RHD, value_RKD):
-        out_RHD = step.attend(query_RHD, key_RKD, value_RKD, [(keys, values, num_rows), ...], lengths_R, scale=1 / 8, window=None)
+        slabs = [(keys, values), ...]                       # (pages, K, page, D) each
+        step.keep(key_TKD, value_TKD, slabs, places_T)      # what was read of prompts
+        out_RHD = step.attend(query_RHD, key_RKD, value_RKD, slabs, pages_RP, lengths_R, scale=1 / 8, window=None)
 
 A row's bits depend on that row alone. Probabilities are not rounded, as they would be for a product of torch's.
 
-Shapes: R rows in the order of the buckets, S slots of a bucket, H query heads, K key/value heads, D head size, L places of a bucket.
+Shapes: R rows, T tokens, P most pages of a row, H query heads, K key/value heads, D head size.
 """
 
 from __future__ import annotations
@@ -21,16 +23,21 @@ from torch import Tensor
 
 HEAD_MULTIPLE = 32
 LARGEST_HEAD = 256
+Slabs = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values of all pages, (pages, K, page, D) each; all slabs of one size."""
 
 
-class _Bucket(ctypes.Structure):
-    _fields_ = (("keys", ctypes.c_void_p), ("values", ctypes.c_void_p), ("places", ctypes.c_int64), ("rows", ctypes.c_int64))
+class _Pages(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("keys", "values")),
+        *((name, ctypes.c_int64) for name in ("kv_heads", "size", "page", "slab")),
+    )
 
 
 class _Step(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "lengths", "shared_keys", "shared_values", "out")),
-        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "size", "window", "shared")),
+        *((name, ctypes.c_void_p) for name in ("kept", "q", "k", "v", "lengths", "pages", "shared_keys", "shared_values", "out")),
+        *((name, ctypes.c_int64) for name in ("width", "heads", "window", "shared")),
         ("scale", ctypes.c_float),
         ("threads", ctypes.c_int),
     )
@@ -49,33 +56,55 @@ class Step:
         narrow = query.dtype == value.dtype == torch.bfloat16 and query.device.type == "cpu"
         return narrow and value.shape[-1] == size and size % HEAD_MULTIPLE == 0 and size <= LARGEST_HEAD
 
+    def keep(self, key_TKD: Tensor, value_TKD: Tensor, slabs: Slabs, places_T: Tensor) -> None:
+        """Write tokens into pages: each to its place (int64), counted over all pages of all slabs."""
+        key, value = key_TKD.contiguous(), value_TKD.contiguous()
+        assert len(key) == len(value) == len(places_T)
+        where = (ctypes.c_void_p(x.data_ptr()) for x in (key, value, places_T))
+        num, threads = ctypes.c_int64(len(places_T)), ctypes.c_int(torch.get_num_threads())
+        kept, tables = _pages(slabs)
+        self.library.campana_keep(ctypes.byref(kept), *where, num, threads)
+        del tables  # lived as long as the call
+
     def attend(
         self,
         query_RHD: Tensor,
         key_RKD: Tensor,
         value_RKD: Tensor,
-        buckets: Sequence[tuple[Tensor, Tensor, int]],
+        slabs: Slabs,
+        pages_RP: Tensor,
         lengths_R: Tensor,
         *,
         scale: float,
         window: int | None,
         shared: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """(R, H, D) bf16. Each row's key and value are first written into its bucket, at the place `lengths_R` (int64) of its slot.
+        """(R, H, D) bf16. Each row's key and value are first written into its pages, after the `lengths_R` (int64) that it has there.
 
-        `buckets`: keys (S, K, L, D), values, and how many of the rows lie in it, in its first slots. `window`: a row sees that many
-        keys, the new one included. `shared`: keys and values (K, P, D) that come before all of the buckets', the same for every row.
+        `pages_RP`: int32, the pages of each row in the order of its tokens, filled up with any. `window`: a row sees that many keys, the
+        new one included. `shared`: keys and values (K, S, D) that come before all of the pages', the same for every row.
         """
         query, key, value = (x.contiguous() for x in (query_RHD, key_RKD, value_RKD))
         out = torch.empty(query.shape, dtype=torch.bfloat16)
         rows, heads, size = query.shape
-        assert sum(num for _, _, num in buckets) == rows == len(lengths_R)
-        where = (_Bucket * len(buckets))(*((k.data_ptr(), v.data_ptr(), k.shape[2], num) for k, v, num in buckets))
+        longest, kept, tables = int(lengths_R.max()), *_pages(slabs)
+        assert len(pages_RP) == rows == len(lengths_R)
+        assert pages_RP.dtype == torch.int32
+        assert pages_RP.is_contiguous()
+        assert pages_RP.shape[1] * kept.page > longest
         empty = key.new_empty((key.shape[1], 0, size))
         begin_keys, begin_values = (x.contiguous() for x in shared or (empty, empty))
-        places = [x.data_ptr() for x in (query, key, value, lengths_R, begin_keys, begin_values, out)]
-        sizes = (heads, key.shape[1], size, window or 0, begin_keys.shape[1])
-        step = _Step(*places, *sizes, scale, torch.get_num_threads())
-        if self.library.campana_step(ctypes.byref(step), where, ctypes.c_int64(rows), ctypes.c_int64(int(lengths_R.max()))):
+        places = [x.data_ptr() for x in (query, key, value, lengths_R, pages_RP, begin_keys, begin_values, out)]
+        sizes = (pages_RP.shape[1], heads, window or 0, begin_keys.shape[1])
+        step = _Step(ctypes.addressof(kept), *places, *sizes, scale, torch.get_num_threads())
+        if self.library.campana_step(ctypes.byref(step), ctypes.c_int64(rows), ctypes.c_int64(longest)):
             raise MemoryError("attention: no memory for its scores")
+        del tables  # lived as long as the call
         return out
+
+
+def _pages(slabs: Slabs) -> tuple[_Pages, list[Any]]:
+    """The C form, and the tables that it points to."""
+    tables = [(ctypes.c_void_p * len(slabs))(*(slab[part].data_ptr() for slab in slabs)) for part in (0, 1)]
+    pages, kv_heads, page, size = slabs[0][0].shape
+    return _Pages(*map(ctypes.addressof, tables), kv_heads, size, page, pages), tables
