@@ -91,7 +91,7 @@ def answering_passes(
         at += len(pack)
         new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
         length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
-        held = classes[length]  # the bucket for length + 1 tokens: `classes` starts at 1
+        held = classes[length]  # room for length + 1 tokens: `classes` starts at 1
         peak = max(peak, _in_slabs(held) if paged else _held(held))
         most_rows = max(most_rows, len(length))
         read = [row[0] for row in pack]
