@@ -24,9 +24,7 @@ def said_by(code: str) -> str:
 
 @pytest.fixture
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("LD_PRELOAD", "MIMALLOC_PURGE_DELAY", "MIMALLOC_ALLOW_LARGE_OS_PAGES", "GOMP_SPINCOUNT"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    for name in ("LD_PRELOAD", "MIMALLOC_PURGE_DELAY", "GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
@@ -35,15 +33,6 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_a_task_has_mimalloc() -> None:
     assert "libmimalloc" in said_by("print(open('/proc/self/maps').read())")
     assert task_environment()["MIMALLOC_PURGE_DELAY"] == "-1"
-
-
-@pytest.mark.usefixtures("nothing_set")
-def test_a_task_asks_for_large_pages() -> None:
-    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
-        pytest.skip("this machine has none")
-    filled = "import torch; x = torch.zeros(1 << 26)"
-    large = "print(sum(int(line.split()[1]) for line in open('/proc/self/smaps') if line.startswith('AnonHugePages')))"
-    assert int(said_by(f"{filled}; {large}")) > 200_000, "of 256 MB"
 
 
 def test_what_the_person_has_set_stays(nothing_set: pytest.MonkeyPatch) -> None:

@@ -37,17 +37,14 @@ def start_anew() -> None:
 
 
 def _allocator() -> dict[str, str]:
-    """mimalloc in place of the C library's `malloc`, that it keeps what is freed, and that it asks for pages of 2 MiB. {} where it is not
-    installed.
+    """mimalloc in place of the C library's `malloc`, and that it keeps what is freed. {} where it is not installed.
 
     Steps take and free large tensors of ever other sizes. Between them glibc leaves holes that nothing fits, and grows with the
-    steps; mimalloc does not. Large pages cost 500 times fewer faults where memory is new (`benchmarks/NOTES.md`, Allocators).
+    steps; mimalloc does not (`benchmarks/NOTES.md`, Allocators).
     """
     try:
         library = Path(str(distribution("cmeel-mimalloc").locate_file(MIMALLOC)))
     except PackageNotFoundError:
         return {}
     separated = any(sign in str(library) for sign in ": \t\n")  # LD_PRELOAD cannot name such a path
-    if separated or not library.is_file():
-        return {}
-    return {"LD_PRELOAD": str(library), "MIMALLOC_PURGE_DELAY": "-1", "MIMALLOC_ALLOW_LARGE_OS_PAGES": "1"}
+    return {"LD_PRELOAD": str(library), "MIMALLOC_PURGE_DELAY": "-1"} if library.is_file() and not separated else {}
