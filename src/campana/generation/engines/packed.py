@@ -5,11 +5,12 @@
 
 The law (a completion does not depend on the other requests) holds bit for bit in the logits, and so for greedy and sampled answers
 alike: a run that was killed and goes on with another batch gives the same answers. How: `generation.lean` (matrix products and their
-sizes), `generation.attention` and `generation.paged` (each row attends over its own keys), `generation.sampling` (random numbers by request), and the proof of
-it at the start of every run in `generation.invariance`. It was measured, not assumed: on two Zen 3 cores, rows of MKL's fp32 products are
-equal to the bit for any 12 rows or more, torch's batched products and softmax for any number, its element-wise kernels for multiples of 16
-rows, and its reductions over a strided axis for multiples of 32; so all passes have a multiple of 32 rows, which costs nothing while many
-answers are under way. The other way, fixed batches that a resumed run repeats whole, would pay for padding and for stragglers.
+sizes), `generation.attention` and `generation.paged` (each row attends over its own keys), `generation.sampling` (random numbers by
+request), and the proof of it at the start of every run in `generation.invariance`. It was measured, not assumed: on two Zen 3 cores, rows
+of MKL's fp32 products are equal to the bit for any 12 rows or more, torch's batched products and softmax for any number, its element-wise
+kernels for multiples of 16 rows, and its reductions over a strided axis for multiples of 32; so all passes have a multiple of 32 rows,
+which costs nothing while many answers are under way. The other way, fixed batches that a resumed run repeats whole, would pay for padding
+and for stragglers.
 """
 
 from __future__ import annotations
