@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from campana.data.packing import plan_steps
 from campana.forecast.calibration import Calibration, Facts
 from campana.forecast.children import line
 from campana.forecast.history import History
-from campana.forecast.known import Known, model_fact, rows_fact, tune_profile_name
+from campana.forecast.known import Known, model_fact, prompts_fact, rows_fact, tune_profile_name
 from campana.forecast.packs import RowLengths, step_packs, training_passes
 from campana.forecast.predict import Forecaster, missing_knowledge, predict
 from campana.forecast.profile import TuneProfile, counted_tuning_bytes
@@ -164,6 +165,34 @@ def calibrated(study: Study, cache: Path, **changes: float) -> Calibration:
         calibration.tune[name] = TuneProfile(**{**PROFILE.as_json(), **changes})
     calibration.save()
     return calibration
+
+
+def test_what_all_prompts_begin_with_is_counted_once_where_the_engine_reads_it_once(study: Study, tmp_path: Path) -> None:
+    stage, cache = study.arms[0].stages.generate[0], tmp_path / "cache"
+    Facts(cache).put(prompts_fact(stage), {"turns": [[40], [31], [35]], "shared": 24})
+    forecaster, answers = Forecaster(Store(tmp_path / "store"), cache), [[5], [3], [1]]
+    prompts = forecaster.known.prompts(stage)
+    assert prompts is not None
+    assert prompts == [[40], [31], [35]]
+    read: list[int] = []
+    for paged in (False, True):
+        calls = forecaster.answering(stage, prompts, answers, paged=paged)
+        assert calls is not None
+        read.append(calls[0].read.read_tokens)
+    assert read == [106, 106 - 3 * 24]
+
+
+def test_what_prompts_began_with_is_remembered_by_the_stage_that_read_them(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, stage = Known(Store(tmp_path / "store"), Facts(tmp_path)), study.arms[0].stages.generate[0]
+    assert known.shared(stage) == 0, "nothing is known"
+    meter = {"num_items": 10, "shared_tokens": 9 * 24}
+    monkeypatch.setattr(known, "_alike", lambda _: [SimpleNamespace(key="a")])
+    monkeypatch.setattr(Store, "manifest", lambda *_: SimpleNamespace(meter=meter))
+    assert known.shared(stage) == 24
+    del meter["shared_tokens"]
+    assert known.shared(stage) == 0, "a stage of before"
 
 
 def test_nothing_is_made_up_where_nothing_is_known(study: Study, tmp_path: Path) -> None:
