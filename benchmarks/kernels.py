@@ -1,4 +1,5 @@
-"""The compiled operations against torch's own in bf16: attention by length, forward and backward, and what stands between products.
+"""The compiled operations against torch's own in bf16: attention by length, forward and backward, of one new token of each answer, and
+what stands between products.
 
     python benchmarks/kernels.py [--rounds 5]
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from campana.executors.environment import start_anew
+from campana.generation.kv import PAGE, SLAB, pages_for
 from campana.models.cache import default_cache_dir
 from campana.native.compiled import Compiled
 from campana.tuning.attention import Pattern, SegmentAttention
@@ -41,6 +43,9 @@ ATTENTION = [
 ]
 """Segments, their tokens, query heads, key heads, head size: SmolLM2's and Gemma 3 270M's."""
 
+STEPS = [(256, 60, 30), (256, 100, 30), (32, 1000, 30)]
+"""Answers under way, their tokens, layers: so many that keys and values come from memory, as in a step of a model."""
+
 Call = Callable[[], Any]
 
 
@@ -54,6 +59,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     for shape in ATTENTION:
         found[f"attention {shape[0]} x {shape[1]}, heads {shape[2]}/{shape[3]} of {shape[4]}"] = attention(compiled, shape, rounds)
+    for shape in STEPS:
+        found[f"a step, {shape[0]} answers of {shape[1]}, layers {shape[2]}"] = step(compiled, shape, rounds)
     found |= between(compiled, rounds)
     for name, each in found.items():
         print(f"{name:45} {each}", file=sys.stderr)
@@ -96,6 +103,35 @@ def attention(compiled: Compiled, shape: tuple[int, int, int, int, int], rounds:
         "compiled": [error(a, b) for a, b in zip((out, *backward_of_ours()), exact, strict=True)],
     }
     return told
+
+
+def step(compiled: Compiled, shape: tuple[int, int, int], rounds: int) -> dict[str, Any]:
+    """A layer of SmolLM2-135M: torch's kernel over keys and values that lie together, all of one length, and ours over pages."""
+    rows, length, layers = shape
+    heads, kv_heads, size = 9, 3, 64
+    own = pages_for(length + 1)
+    pages = torch.randperm(rows * own).int().view(rows, own)
+    slabs = [[_kept((SLAB, kv_heads, PAGE, size)) for _ in range(-(-rows * own // SLAB))] for _ in range(layers)]
+    whole = [_kept((rows, kv_heads, length + 1, size)) for _ in range(layers)]
+    query, key, value = (torch.randn(rows, n, size).bfloat16() for n in (heads, kv_heads, kv_heads))
+    lengths = torch.full((rows,), length)
+
+    def of_torch() -> None:
+        for keys, values in whole:
+            keys[:, :, length], values[:, :, length] = key, value
+            torch.nn.functional.scaled_dot_product_attention(query[:, :, None], keys, values, scale=0.125, enable_gqa=True)
+
+    def of_ours() -> None:
+        for layer in slabs:
+            compiled.step.attend(query, key, value, layer, pages, lengths, scale=0.125, window=None)
+
+    theirs, mine = (each / layers for each in compared((of_torch, of_ours), rounds))
+    seen = 2 * 2 * rows * (length + 1) * kv_heads * size
+    return {**times(theirs, mine), "gb_per_second": round(seen / mine / 1e6, 1)}
+
+
+def _kept(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    return torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16()
 
 
 def between(compiled: Compiled, rounds: int) -> dict[str, Any]:

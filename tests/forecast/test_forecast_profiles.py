@@ -188,8 +188,11 @@ def test_what_prompts_began_with_is_remembered_by_the_stage_that_read_them(
     known, stage = Known(Store(tmp_path / "store"), Facts(tmp_path)), study.arms[0].stages.generate[0]
     assert known.shared(stage) == 0, "nothing is known"
     meter = {"num_items": 10, "shared_tokens": 9 * 24}
-    monkeypatch.setattr(known, "_alike", lambda _: [SimpleNamespace(key="a")])
-    monkeypatch.setattr(Store, "manifest", lambda *_: SimpleNamespace(meter=meter))
+    recipes = [{"precision": "bf16", "engine": {"kind": "packed"}}, {"precision": "fp32", "engine": {"kind": "packed"}}]
+    alike = [SimpleNamespace(key=recipe["precision"], recipe=recipe) for recipe in recipes]
+    meters = {"bf16": {"num_items": 10, "shared_tokens": 9}, "fp32": meter}
+    monkeypatch.setattr(known, "_alike", lambda _: alike)
+    monkeypatch.setattr(Store, "manifest", lambda _, key: SimpleNamespace(meter=meters[key]))
     assert known.shared(stage) == 24
     del meter["shared_tokens"]
     assert known.shared(stage) == 0, "a stage of before"

@@ -17,7 +17,7 @@ from campana.generation import invariance, lean
 from campana.generation.engine import Completion, Engine, Greedy, Phases, Request, Sample
 from campana.generation.engines.packed import Packed
 from campana.generation.engines.reference import Transformers
-from campana.generation.kv import PAGE, SLAB, Pages, Row
+from campana.generation.kv import PAGE, SLAB, Pages, Row, Shelf
 from campana.generation.loop import is_paged
 from campana.generation.passes import open_rows, read_prompts, read_step
 from campana.generation.schedule import WORTHWHILE
@@ -123,6 +123,19 @@ def test_forecasts_count_prompts_without_what_they_share(models: Models, request
     assert passes.peak_places >= max(each.places for each in passes.passes)
     assert is_paged(model, compiled)
     assert not is_paged(model, None)
+
+
+def test_heads_that_only_prompts_have_compiled_code_for_keep_their_keys_on_a_shelf(
+    models: Models, requests: list[Request], run: Run, compiled: Compiled
+) -> None:
+    model = copy.deepcopy(models("llama")).bfloat16()  # heads of 16
+    with lean.lent(model, compiled) as forward:
+        assert isinstance(open_rows(forward, range(100, 110)), Shelf)
+    asked = [Request(each.id, (*range(100, 110), *each.prompt_ids)) for each in requests]
+    together = run(Packed(), model, asked, Greedy(), compiled=compiled)
+    assert {each.num_shared for each in together.values()} == {0}
+    for each in asked[::6]:
+        assert run(Packed(), model, [each], Greedy(), compiled=compiled)[each.id] == together[each.id]
 
 
 def test_nothing_is_shared_where_torch_computes_attention(models: Models, requests: list[Request], run: Run) -> None:

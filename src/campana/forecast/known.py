@@ -245,11 +245,16 @@ class Known:
         return self._turns[name]
 
     def shared(self, generate: Stage) -> int:
-        """Tokens that all its first prompts begin with, and that an engine may read once; 0 where it is not known."""
+        """Tokens that all its first prompts begin with, and that an engine may read once: from their ids, else as a stored stage that
+        answered the same in the same way read them; 0 where neither is known."""
         fact = self.facts.get(prompts_fact(generate))
         if fact is not None:
             return fact.get("shared", 0)
+        spec: Any = generate.spec
+        way = (spec.precision, spec.engine.kind)
         for entry in self._alike(generate):
+            if (entry.recipe.get("precision"), entry.recipe.get("engine", {}).get("kind")) != way:
+                continue
             with contextlib.suppress(CampanaError, OSError, ValueError):
                 meter = self._store.manifest(entry.key).meter
                 return meter.get("shared_tokens", 0) // max(1, meter["num_items"] - 1)

@@ -194,13 +194,13 @@ class Forecaster:
     def answering(self, stage: Stage, prompts: Turns, answers: Turns, *, paged: bool) -> list[AnsweringPasses] | None:
         """The passes of a `generate` stage, a list entry a turn; None: an engine whose schedule is not known. `paged`: as of a profile."""
         spec: Any = stage.spec
-        shared = self.known.shared(stage) if paged else 0
         name = (str(spec.engine), paged, answers_name(stage))
         if self.is_large:  # answers of about the same length are taken for the same
             mean = sum(map(sum, answers)) / max(1, sum(map(len, answers)))
             name = (str(spec.engine), paged, prompts_fact(stage), round(math.log(max(mean, 1e-3)) / ALIKE))
 
         if name not in self._answering:
+            shared = self.known.shared(stage) if paged else 0
             calls: list[AnsweringPasses] = []
             for turn in range(max(map(len, prompts))):
                 asked = [k for k, turns in enumerate(prompts) if len(turns) > turn]

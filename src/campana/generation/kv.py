@@ -1,11 +1,17 @@
 """The keys and values of the answers under way, in one of two forms. It owns where a row's keys lie; it knows nothing of models or tokens.
 
+Both have `rows` (the order of a decoding pass), `put`, `advance`, `take_out` and `num_shared`.
+
 `Shelf`, for torch's attention: rows of one length class lie together in a bucket, so attention needs no copy and no long padding.
 
     shelf = Shelf()
     shelf.put(row)                    # into a bucket for row.length + 1 tokens
     shelf.advance()                   # rows that outgrew their bucket move to the next class
     for bucket in shelf.buckets: ...  # bucket.rows; bucket.open(layer, ...) -> (keys_RHLD, values_RHLD)
+
+A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying; the system gives pages of fresh room
+as they are first written. All buckets of a class but the last are full, and an empty one goes. The class of a row depends on the row's own
+length alone: what attention reads for a row never depends on its neighbours.
 
 `Pages`, for compiled attention, which reads a row's keys wherever they lie: a row has pages of `PAGE` tokens, as many as it needs, and
 nothing is ever moved. What all rows begin with lies once beside the pages (`Beginning`).
@@ -14,17 +20,13 @@ nothing is ever moved. What all rows begin with lies once beside the pages (`Beg
     pages.put(row); pages.advance()   # row.pages holds row.length + 1 tokens
     pages.slabs(layer, ...)           # [(keys, values), ...], (SLAB, heads, PAGE, head size) each
 
-A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying; the system gives pages of fresh room
-as they are first written. All buckets of a class but the last are full, and an empty one goes. The class of a row depends on the row's own
-length alone: what attention reads for a row never depends on its neighbours.
-
 Legend: R rows, H key-value heads, L places, D head size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from campana.generation.engine import Request
 
@@ -105,33 +107,11 @@ class Bucket:
                 new[target_slot, :, :length] = old[slot, :, :length]
 
 
-class Kept(Protocol):
-    """What a loop asks of either form."""
-
-    @property
-    def rows(self) -> list[Row]:
-        """All rows, in the order of a decoding pass."""
-        ...
-
-    @property
-    def num_shared(self) -> int:
-        """Tokens that all rows begin with and that no row keeps itself."""
-        ...
-
-    def put(self, row: Row) -> None:
-        """Give a row its place, with room for one token more."""
-
-    def advance(self) -> None:
-        """See to it that every row has room for one token more."""
-
-    def take_out(self, row: Row) -> None:
-        """A row has ended."""
-
-
 class Shelf:
     """All rows under way, by class and bucket. They share nothing."""
 
     num_shared = 0
+    """Tokens that all rows begin with and that no row keeps itself."""
 
     def __init__(self) -> None:
         self._classes: dict[int, list[Bucket]] = {}

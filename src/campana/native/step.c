@@ -71,10 +71,10 @@ INLINE f16x sums(f16x r[16]) {
   return _mm512_add_ps(_mm512_shuffle_f32x4(r[0], r[1], 0x88), _mm512_shuffle_f32x4(r[0], r[1], 0xdd));
 }
 
-/* The scores of 16 keys, `step` numbers from one to the next. */
-INLINE f16x score_16(const int parts, const __m512bh query[8], const bf16 *key, int64_t step) {
+/* The scores of 16 keys. */
+INLINE f16x score_16(const int parts, const __m512bh *query, const bf16 *key) {
   f16x sum[16];
-  for (int n = 0; n < 16; n++, key += step) {
+  for (int n = 0; n < 16; n++, key += 32 * parts) {
     sum[n] = _mm512_setzero_ps();
     for (int d = 0; d < parts; d++) sum[n] = _mm512_dpbf16_ps(sum[n], query[d], (__m512bh)_mm512_loadu_si512(key + 32 * d));
   }
@@ -85,11 +85,11 @@ INLINE f16x score_16(const int parts, const __m512bh query[8], const bf16 *key, 
 INLINE f16x score(const int parts, const bf16 *q, const Span *span, float by, float *scores, f16x top, Ahead *ahead) {
   const int64_t size = 32 * parts, whole = span->num / 16 * 16;
   const f16x times = _mm512_set1_ps(by);
-  __m512bh query[8];
+  __m512bh query[LARGEST_HEAD / 32];
   for (int d = 0; d < parts; d++) query[d] = (__m512bh)_mm512_loadu_si512(q + 32 * d);
   for (int64_t j = 0; j < whole; j += 16) {
     ask(ahead, 8 * parts);
-    const f16x found = _mm512_mul_ps(score_16(parts, query, span->keys + j * size, size), times);
+    const f16x found = _mm512_mul_ps(score_16(parts, query, span->keys + j * size), times);
     _mm512_storeu_ps(scores + j, found);
     top = _mm512_max_ps(top, found);
   }
@@ -98,7 +98,7 @@ INLINE f16x score(const int parts, const bf16 *q, const Span *span, float by, fl
     for (int64_t n = 0; n < 16; n++)
       memcpy(keys + n * size, span->keys + least(whole + n, span->num - 1) * size, (size_t)size * sizeof(bf16));
     const __mmask16 real = (__mmask16)((1u << (span->num - whole)) - 1);
-    const f16x found = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), real, score_16(parts, query, keys, size), times);
+    const f16x found = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), real, score_16(parts, query, keys), times);
     _mm512_storeu_ps(scores + whole, found);
     top = _mm512_max_ps(top, found);
   }
@@ -190,11 +190,13 @@ static void attend(const Step *s, int64_t heads, const bf16 *q, const Span *span
   weigh_all(heads, spans, num_spans, size, shares, stride, by, out, next + 1);
 }
 
+/* The first key that a row's new token sees, those that all rows begin with counted. */
+INLINE int64_t first_seen(const Step *s, int64_t r) { return s->window ? most(0, s->shared + s->lengths[r] + 1 - s->window) : 0; }
+
 /* The keys that a row's new token sees, its own included: those that all rows begin with, then page by page. Returns how many spans. */
 static int64_t spans_of(const Step *s, int64_t r, int64_t head, Span *spans) {
   const Pages *kept = s->kept;
-  const int64_t size = kept->size, stop = s->lengths[r] + 1;
-  const int64_t first = s->window ? most(0, s->shared + stop - s->window) : 0, skipped = least(first, s->shared);
+  const int64_t size = kept->size, stop = s->lengths[r] + 1, first = first_seen(s, r), skipped = least(first, s->shared);
   const int64_t begin = (head * s->shared + skipped) * size;
   int64_t num = 0;
   if (skipped < s->shared) spans[num++] = (Span){s->shared_keys + begin, s->shared_values + begin, s->shared - skipped};
@@ -207,9 +209,10 @@ static int64_t spans_of(const Step *s, int64_t r, int64_t head, Span *spans) {
 }
 
 INLINE Ahead ahead_of(const Step *s, bf16 *const *slabs, int64_t rows, int64_t r, int64_t head) {
-  const int32_t *page = s->pages + r * s->width;
-  const int64_t num = r < rows ? (s->lengths[r] + s->kept->page) / s->kept->page : 0;
-  return (Ahead){s->kept, slabs, page, page + num, head, NULL, NULL};
+  if (r == rows) return (Ahead){s->kept, slabs, NULL, NULL, head, NULL, NULL};
+  const int32_t *pages = s->pages + r * s->width;
+  const int64_t first = most(0, first_seen(s, r) - s->shared) / s->kept->page, stop = s->lengths[r] / s->kept->page + 1;
+  return (Ahead){s->kept, slabs, pages + first, pages + stop, head, NULL, NULL};
 }
 
 INLINE void keep(const Pages *kept, int64_t page, int64_t place, const bf16 *k, const bf16 *v) {
