@@ -190,32 +190,28 @@ def training_memory_bytes(
 ) -> int:
     """Peak bytes of weights, gradients, optimiser state, kept activations and logits; the process itself (libraries) is not in it.
 
-    weights: 4 a parameter that learns, `frozen_bytes` a frozen one; in `bf16` 2 more an element of the output layer that learns, or of
-    every matrix where fp32 ones are frozen; gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning
-    parameter; activations: `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`, and beside
-    it the gradient of an output layer that learns: fp32, or where it is added to that of packs before and one block is all, in the
-    products' type. `several`: a step has more than one pack, so that all gradients lie beside the activations of the next; else they take
-    the place of activations that have been used.
+    weights: 4 a parameter that learns, `frozen_bytes` a frozen one; in `bf16` 2 more an element of every matrix where fp32 ones are
+    frozen; gradients: 4 a learning parameter; AdamW: `state_bytes` (two fp32 moments) a learning parameter; activations:
+    `activation_bytes_per_token` x tokens of a micro batch; logits: a block of at most `logits_bytes`, and beside it the gradient of an
+    output layer that learns, or where packs before have left theirs, one block that takes no more than the two. `several`: a step has
+    more than one pack, so that all gradients lie beside the activations of the next; else they take the place of used activations.
     """
     total, learning = num_parameters(shape), num_trainable(shape, method)
     is_full = factors_of(method) is None
     frozen, output = 0 if is_full else total, shape.vocab_size * shape.hidden_size
-    copies = 0 if precision == "fp32" else 2 * output if is_full else 2 * total if frozen_bytes != 2 else 0
+    copies = 2 * total if precision == "bf16" and not is_full and frozen_bytes != 2 else 0
     weights = learning * (4 + state_bytes) + frozen * frozen_bytes + copies
     activations = micro_batch_tokens * activation_bytes_per_token(shape, method, precision=precision)
-    spared = copies if is_full and several else 0
-    logits, most = micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(spared, learns=is_full)
-    product = BYTES[precision] if several and logits <= most else 4
-    activations += min(logits, most) + product * output * (is_full and micro_batch_tokens > 0)
+    logits, most = micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(learns=is_full)
+    gradient = 4 * output if is_full and micro_batch_tokens > 0 else 0
+    waits = several and logits <= most + gradient
+    activations += logits if waits else min(logits, most) + gradient
     return weights + (4 * learning + activations if several else max(4 * learning, activations))
 
 
-def logits_bytes(spared: int = 0, *, learns: bool) -> int:
-    """Most bytes of a block. After each one a weight that learns is added to as a whole, so there the blocks are larger.
-
-    `spared`: what its gradient takes less where one block is all (`tuning.head`), which that block may take more.
-    """
-    return LOGIT_BLOCK_BYTES * (2 if learns else 1) + spared
+def logits_bytes(*, learns: bool) -> int:
+    """Most bytes of a block of several. After each one a weight that learns is added to as a whole, so there the blocks are larger."""
+    return LOGIT_BLOCK_BYTES * (2 if learns else 1)
 
 
 def generation_memory_bytes(shape: Shape, num_sequences: int, max_length: int, *, precision: Precision = "fp32") -> int:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CHUNK_ELEMENTS = 1 << 23
 """Logits of a block that become their gradient at once: 32 MB in fp32."""
 SLICE_ELEMENTS = 1 << 21
-"""Numbers of the weight's gradient that are made at once, where they come in a narrower type: few enough to stay in a cache."""
+"""Numbers of the weight that a product reads or makes at once: few enough to stay in a cache."""
 DIVIDED = ("logits_scaling",)
 MULTIPLIED = ("logit_scale", "lm_head_multiplier")
 """Names of config fields by which models divide (Granite) or multiply (Cohere, Falcon H1) their logits."""
@@ -85,20 +85,27 @@ class OutputLayer:
             return hidden_ND.sum() * 0.0
         layer = self.layer
         if type(layer) is nn.Linear:
-            return cast("Tensor", LinearCrossEntropy.apply(hidden_ND, layer.weight, layer.bias, targets_N, weight, self))
-        learning = tuple(p for p in layer.parameters() if p.requires_grad)
-        return cast("Tensor", LayerCrossEntropy.apply(hidden_ND, targets_N, weight, self, *learning))
+            inputs = map(_asked, (hidden_ND, layer.weight, layer.bias))
+            return cast("Tensor", LinearCrossEntropy.apply(*inputs, targets_N, weight, self))
+        learning = (_asked(p) for p in layer.parameters() if p.requires_grad)
+        return cast("Tensor", LayerCrossEntropy.apply(_asked(hidden_ND), targets_N, weight, self, *learning))
 
     def blocks(self, count: int, compute: torch.dtype, *, learns: bool, spared: int = 0) -> list[slice]:
-        """Positions whose logits exist at once, of `count`."""
+        """Positions whose logits exist at once, of `count`. `spared`: bytes that one block that is all may take more than one of several."""
         vocabulary: Any = getattr(self.layer, "out_features", None) or getattr(self.layer, "weight").shape[0]  # noqa: B009 (a plain module's attribute)
-        return _slices(count, logits_bytes(spared, learns=learns) // (int(vocabulary) * compute.itemsize))
+        each, most = int(vocabulary) * compute.itemsize, logits_bytes(learns=learns)
+        return _slices(count, (most + spared if count * each <= most + spared else most) // each)
 
     def _bend(self, logits: Tensor) -> Tensor:
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+
+def _asked(x: Tensor | None) -> Tensor | None:
+    """The tensor as it is where gradients are wanted. Under `no_grad` torch tells a function what could learn all the same, and ours would make gradients."""
+    return x if x is None or torch.is_grad_enabled() else x.detach()
 
 
 def _slices(count: int, size: int) -> list[slice]:
@@ -143,10 +150,11 @@ def _cross_entropy_of_chunk_(logits_CV: Tensor, bias_V: Tensor | None, targets_C
 class LinearCrossEntropy(torch.autograd.Function):
     """Cross-entropy of a plain linear output layer. The backward pass only hands out what the forward pass has made.
 
-    Where packs before have left a gradient, and one block of logits is all and narrower than the weight, the weight's gradient is one
-    narrow product until the backward pass, which adds it to theirs: no second fp32 matrix lies beside the activations. (A first pack's
-    must become fp32 in any case; made so late, it would find no gap of its size.) So with a gradient in place, `torch.autograd.grad`
-    adds to it too, and hands nothing out.
+    Products go through a slice of the vocabulary at a time, so that no narrow copy of the weight exists: they are as fast as whole ones,
+    and faster where it is large (benchmarks/NOTES.md). Where packs before have left a gradient of the weight, and one block of logits is
+    all, that block waits for the backward pass, which adds its product to theirs: no second gradient lies beside the activations. (A first
+    pack's is needed in any case; made so late, it would find no gap of its size.) So with a gradient in place, `torch.autograd.grad` adds
+    to it too, and hands nothing out.
     """
 
     @staticmethod
@@ -156,32 +164,29 @@ class LinearCrossEntropy(torch.autograd.Function):
         """Returns the weighted sum, 0-d."""
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         compute = head.precision if weight_VD.dtype == torch.float32 else weight_VD.dtype
-        matrix_VD = weight_VD.to(compute)
         total = weight_VD.new_zeros((), dtype=torch.float64)
-        adds = needs_weight and compute != weight_VD.dtype and weight_VD.is_leaf and weight_VD.grad is not None
-        spared = weight_VD.numel() * compute.itemsize if adds else 0
-        blocks = head.blocks(targets_N.numel(), compute, learns=needs_weight, spared=spared)
-        whole, product_VD = adds and len(blocks) == 1, None
+        adds = needs_weight and weight_VD.is_leaf and weight_VD.grad is not None
+        blocks = head.blocks(targets_N.numel(), compute, learns=needs_weight, spared=weight_VD.nbytes if adds else 0)
+        waits = adds and len(blocks) == 1
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_weight = torch.empty_like(weight_VD) if needs_weight and not whole else None
+        grad_weight = torch.empty_like(weight_VD) if needs_weight and not waits else None
         grad_bias = torch.zeros_like(bias_V) if needs_bias and bias_V is not None else None
         factor = weight * head.scale
+        ctx.waiting = None
         for rows in blocks:
             hidden_BD = hidden_ND[rows].to(compute)
-            grad_BV = hidden_BD @ matrix_VD.t()
+            grad_BV = _logits(hidden_BD, weight_VD)
             total += _cross_entropy_(grad_BV, bias_V, targets_N[rows], head)
             if grad_bias is not None:
                 grad_bias.add_(grad_BV.sum(0, dtype=grad_bias.dtype), alpha=factor)
             if grad_hidden is not None:
-                grad_hidden[rows] = (grad_BV @ matrix_VD).mul_(factor)
+                grad_hidden[rows] = _times(grad_BV, weight_VD).mul_(factor)
             if grad_weight is not None:
                 _put_product_(grad_weight, grad_BV.t(), hidden_BD, factor, add=rows.start > 0)
-            if whole:
-                matrix_VD = weight_VD  # its narrow copy goes, before as much is taken for the product
-                product_VD = grad_BV.t() @ hidden_BD
+            if waits:
+                ctx.waiting = grad_BV, hidden_BD, factor, weight_VD
             del grad_BV  # before the next block's are made
         ctx.grads = (grad_hidden, grad_weight, grad_bias)
-        ctx.product, ctx.factor, ctx.weight = product_VD, factor, weight_VD if whole else None
         ctx.made = head.made
         return (total * weight).to(torch.float64 if weight_VD.dtype == torch.float64 else torch.float32)
 
@@ -190,31 +195,45 @@ class LinearCrossEntropy(torch.autograd.Function):
         """What the forward pass made, times the incoming gradient where that is not one."""
         hidden, weight, bias = _handed_out(ctx, grads[0])
         so_far = None
-        if ctx.product is not None:
-            weight_VD, product_VD, ctx.weight, ctx.product = ctx.weight, ctx.product, None, None
+        if ctx.waiting is not None:
+            (grad_BV, hidden_BD, factor, weight_VD), ctx.waiting = ctx.waiting, None
             so_far = weight_VD.grad
             weight = torch.empty_like(weight_VD) if so_far is None else so_far
-            _put_(weight, product_VD.__getitem__, ctx.factor * grads[0].item(), add=so_far is not None)
+            _put_product_(weight, grad_BV.t(), hidden_BD, factor * grads[0].item(), add=so_far is not None)
         if ctx.made is not None:
             ctx.made.grad = weight
         return hidden, weight if so_far is None else None, bias, None, None, None
 
 
+def _vocabulary(weight_VD: Tensor) -> list[slice]:
+    """Rows of the weight whose products are made at once: few enough to stay in a cache."""
+    return _slices(weight_VD.shape[0], SLICE_ELEMENTS // weight_VD.shape[1])
+
+
+def _logits(hidden_BD: Tensor, weight_VD: Tensor) -> Tensor:
+    """hidden @ weight', (B, V), in the type of `hidden_BD`."""
+    logits_BV = hidden_BD.new_empty(hidden_BD.shape[0], weight_VD.shape[0])
+    for rows in _vocabulary(weight_VD):
+        torch.mm(hidden_BD, weight_VD[rows].to(hidden_BD.dtype).t(), out=logits_BV[:, rows])
+    return logits_BV
+
+
+def _times(grad_BV: Tensor, weight_VD: Tensor) -> Tensor:
+    """grad @ weight, (B, D): each slice's product in the type of `grad_BV`, their sum in fp32 (float64 for float64)."""
+    total_BD = grad_BV.new_zeros(grad_BV.shape[0], weight_VD.shape[1], dtype=torch.promote_types(grad_BV.dtype, torch.float32))
+    for rows in _vocabulary(weight_VD):
+        total_BD += grad_BV[:, rows] @ weight_VD[rows].to(grad_BV.dtype)
+    return total_BD
+
+
 def _put_product_(total_VD: Tensor, left_VB: Tensor, right_BD: Tensor, factor: float, *, add: bool) -> None:
     """total = factor * (left @ right), in place; `add`: added to what is there, which else is not read."""
-    if total_VD.dtype == left_VB.dtype:
-        total_VD.addmm_(left_VB, right_BD, alpha=factor, beta=1.0 if add else 0.0)
-    else:
-        _put_(total_VD, lambda rows: left_VB[rows] @ right_BD, factor, add=add)
-
-
-def _put_(total_VD: Tensor, narrow: Callable[[slice], Tensor], factor: float, *, add: bool) -> None:
-    """The same with a matrix in a narrower type, which `narrow` gives a slice of rows at a time."""
-    for rows in _slices(total_VD.shape[0], SLICE_ELEMENTS // total_VD.shape[1]):
+    for rows in _vocabulary(total_VD):
+        product = left_VB[rows] @ right_BD
         if add:
-            total_VD[rows].add_(narrow(rows), alpha=factor)
+            total_VD[rows].add_(product, alpha=factor)
         else:
-            total_VD[rows].copy_(narrow(rows)).mul_(factor)
+            total_VD[rows].copy_(product).mul_(factor)
 
 
 class LayerCrossEntropy(torch.autograd.Function):
@@ -226,8 +245,8 @@ class LayerCrossEntropy(torch.autograd.Function):
         needs_hidden = ctx.needs_input_grad[0]
         total = hidden_ND.new_zeros((), dtype=torch.float64)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_learning = [torch.zeros_like(p) for p in learning]
         wanted = any(ctx.needs_input_grad)
+        grad_learning = [torch.zeros_like(p) for p in learning if wanted]
         for rows in head.blocks(targets_N.numel(), torch.float32, learns=False):
             with torch.set_grad_enabled(wanted):
                 hidden_BD = hidden_ND[rows].detach().requires_grad_(wanted)

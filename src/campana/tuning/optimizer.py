@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from campana.tuning.options import Adafactor
+from campana.tuning.sharding import is_cut
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
     from campana.tuning.options import Optimizer
+
+LINE = 16
+"""Numbers in a line of the cache, in fp32: each moment starts at one."""
 
 
 def learning_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -39,9 +47,21 @@ def build(model: torch.nn.Module, options: Optimizer, rate: float) -> torch.opti
 
 def _make_moments(adamw: torch.optim.Optimizer) -> None:
     """Now, and not in the first step: there they would take the memory that activations have just left, and the second would touch more."""
-    for parameter in (p for group in adamw.param_groups for p in group["params"]):
+    parameters = [p for group in adamw.param_groups for p in group["params"]]
+    for parameter, (mean, square) in zip(parameters, _zeros(parameters), strict=True):
         step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        adamw.state[parameter] = {"step": step, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+        adamw.state[parameter] = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
+
+
+def _zeros(parameters: Sequence[torch.nn.Parameter]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Two tensors of zeros of each parameter's form, in one block of memory: an allocator rounds hundreds of blocks up, and leaves holes."""
+    if len({(p.dtype, p.device) for p in parameters}) > 1 or any(map(is_cut, parameters)):
+        yield from ((torch.zeros_like(p), torch.zeros_like(p)) for p in parameters)
+        return
+    sizes = [-(-p.numel() // LINE) * LINE for p in parameters for _ in range(2)]
+    parts = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device).split(sizes)
+    for p, mean, square in zip(parameters, parts[::2], parts[1::2], strict=True):
+        yield mean[: p.numel()].view_as(p), square[: p.numel()].view_as(p)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

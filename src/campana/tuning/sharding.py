@@ -13,7 +13,7 @@ divided by the supervised tokens of the whole step.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from campana.tuning.forward import Network
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from torch.distributed.tensor import DTensor
     from torch.nn import Parameter
 
     from campana.tuning.packs import Pack
@@ -84,11 +85,16 @@ def _layers(decoder: nn.Module, model: nn.Module) -> Sequence[nn.Module]:
     return layers if len(held) == len(set(held)) and outside.isdisjoint(held) else ()
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a tensor that is cut over the ranks; another tensor as it is. Shares memory."""
+def is_cut(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether the tensor lies in parts on the ranks."""
     from torch.distributed.tensor import DTensor
 
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return isinstance(tensor, DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor that is cut over the ranks; another tensor as it is. Shares memory."""
+    return tensor.to_local() if is_cut(tensor) else tensor
 
 
 @torch.no_grad()
@@ -109,12 +115,10 @@ def clip_(parameters: Iterable[Parameter], max_norm: float, ranks: Ranks) -> flo
 
 def gather_(model: nn.Module, ranks: Ranks) -> None:
     """Make what learns whole again on rank 0, in place, so that it can be stored as any other model. The other ranks drop each part."""
-    from torch.distributed.tensor import DTensor
-
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
-            if not isinstance(parameter, DTensor) or not parameter.requires_grad:
+            if not is_cut(parameter) or not parameter.requires_grad:
                 continue
             if id(parameter) not in made:
                 whole = parameter.full_tensor().detach().cpu()
