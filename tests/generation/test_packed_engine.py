@@ -210,10 +210,10 @@ def test_with_thread_counts_that_split_vectors_rows_are_still_independent() -> N
 def test_a_machine_whose_rows_depend_on_their_place_is_refused(
     models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_place(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    def by_place(_forward: lean.Lent, module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(x, module.weight, module.bias) + torch.arange(len(x))[:, None] * 1e-6
 
-    monkeypatch.setattr(lean, "_product", by_place)
+    monkeypatch.setattr(lean.Lent, "_product", by_place)
     with pytest.raises(ModelError, match="depends on its place"):
         run(Packed(), models("llama"), requests[:3], Greedy())
 
@@ -221,7 +221,7 @@ def test_a_machine_whose_rows_depend_on_their_place_is_refused(
 def test_an_engine_that_computes_another_model_is_refused(
     models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lean, "_product", lambda module, x: torch.nn.functional.linear(x, module.weight * 1.01, module.bias))
+    monkeypatch.setattr(lean.Lent, "_product", lambda _, module, x: torch.nn.functional.linear(x, module.weight * 1.01, module.bias))
     with pytest.raises(ModelError, match="as transformers does"):
         run(Packed(), models("llama"), requests[:3], Greedy())
 

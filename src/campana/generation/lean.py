@@ -5,9 +5,10 @@ It owns the loan: inside `lent(model)` the model answers to `Lent.__call__` and 
     with lent(model) as forward:
         logits_RV = forward(token_ids, positions, PromptPass(rows), keep=last_places)
 
-Matrix products. Measured on two Zen 3 cores (fp32, MKL; benchmarks/NOTES.md): for 32 to 256 rows, `W @ x.T` takes 0.65 to 0.9 of the time
-of `x @ W.T`, which is what `nn.Linear` calls. So linear layers compute the former. The result is left as it comes (features by rows)
-where a layer widens by more than 2: what follows is element-wise, and the next product wants that form; else it is laid out by rows.
+Matrix products. In bf16 their weights are packed ahead (`models.prepacked`). In fp32, measured on two Zen 3 cores (MKL;
+benchmarks/NOTES.md), for 32 to 256 rows `W @ x.T` takes 0.65 to 0.9 of the time of `x @ W.T`, which is what `nn.Linear` calls. So linear
+layers compute the former. The result is left as it comes (features by rows) where a layer widens by more than 2: what follows is
+element-wise, and the next product wants that form; else it is laid out by rows.
 
 Rows are padded to a multiple of `QUANTUM`: below 12 rows MKL takes other kernels, and torch's element-wise and reduction kernels treat
 the last elements of an odd size in scalar code whose roundings differ. From there on each row's result is the same to the bit whatever
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, Pass, attend
 from campana.generation.quick import replacements
+from campana.models.prepacked import Prepacked, prepacked
 from campana.models.products import quick_products
 from campana.native.autograd import rotary_of, turning_files
 
@@ -47,8 +49,9 @@ WIDE = 2
 class Lent:
     """A model's forward for packed tokens. Made by `lent`."""
 
-    def __init__(self, model: PreTrainedModel, compiled: Compiled | None) -> None:
+    def __init__(self, model: PreTrainedModel, compiled: Compiled | None, weights: Prepacked) -> None:
         self._model = model
+        self._weights = weights
         self.compiled = compiled
         """What computes bf16 between the products; None: torch."""
         self._turning = () if compiled is None else turning_files(model, compiled.elementwise)
@@ -113,24 +116,23 @@ class Lent:
         x_RI = x.reshape(num_rows, x.shape[-1])
         block = self.block_rows
         if block is None or num_rows <= block:
-            out_RO = _product(module, x_RI)
+            out_RO = self._product(module, x_RI)
         else:
-            out_RO = torch.cat([_product(module, x_RI[start : start + block]) for start in range(0, num_rows, block)])
+            out_RO = torch.cat([self._product(module, x_RI[start : start + block]) for start in range(0, num_rows, block)])
         return out_RO.view(*x.shape[:-1], -1)
+
+    def _product(self, module: nn.Linear, x_RI: Tensor) -> Tensor:
+        weight, bias = module.weight, _bias(module)
+        if weight.dtype != torch.float32:
+            return self._weights.product(module, x_RI)
+        with quick_products():
+            out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
+        return out_OR.t() if weight.shape[0] > WIDE * weight.shape[1] else out_OR.t().contiguous()
 
 
 def _bias(module: nn.Linear) -> Tensor | None:
     """torch types the bias as always there."""
     return module.bias
-
-
-def _product(module: nn.Linear, x_RI: Tensor) -> Tensor:
-    weight, bias = module.weight, _bias(module)
-    if weight.dtype != torch.float32:
-        return nn.functional.linear(x_RI, weight, bias)
-    with quick_products():
-        out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
-    return out_OR.t() if weight.shape[0] > WIDE * weight.shape[1] else out_OR.t().contiguous()
 
 
 @contextmanager
@@ -144,19 +146,20 @@ def lent(model: PreTrainedModel, compiled: Compiled | None = None) -> Generator[
     AttentionInterface.register(IMPLEMENTATION, attend)
     before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
     compiled = compiled if model.dtype == torch.bfloat16 else None
-    forward = Lent(model, compiled)
     if not getattr(model, "_supports_attention_backend", False):
         raise ModelError(
             f"the packed engine cannot exchange the attention of a {type(model).__name__}", hint="generate: {engine: transformers}"
         )
     model.set_attn_implementation(IMPLEMENTATION)
     forwards: list[tuple[nn.Module, Any]] = [] if compiled is None else list(replacements(model, compiled.elementwise))
-    forwards += [(module, functools.partial(forward.linear, module)) for module in model.modules() if type(module) is nn.Linear]
-    for module, each in forwards:
-        setattr(module, "forward", each)  # noqa: B010  # an attribute of the instance, over the class's method
-    try:
-        yield forward
-    finally:
-        for module, _ in forwards:
-            del module.forward
-        model.set_attn_implementation(before)
+    with prepacked(model) as weights:
+        forward = Lent(model, compiled, weights)
+        forwards += [(module, functools.partial(forward.linear, module)) for module in model.modules() if type(module) is nn.Linear]
+        for module, each in forwards:
+            setattr(module, "forward", each)  # noqa: B010  # an attribute of the instance, over the class's method
+        try:
+            yield forward
+        finally:
+            for module, _ in forwards:
+                del module.forward
+            model.set_attn_implementation(before)

@@ -22,8 +22,6 @@ from campana.errors import ModelError
 from campana.models.cost import logits_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from transformers import PreTrainedModel
 
     from campana.native.elementwise import Elementwise
@@ -91,7 +89,7 @@ class OutputLayer:
         return cast("Tensor", LayerCrossEntropy.apply(_asked(hidden_ND), targets_N, weight, self, *learning))
 
     def blocks(self, count: int, compute: torch.dtype, *, learns: bool, spared: int = 0) -> list[slice]:
-        """Positions whose logits exist at once, of `count`. `spared`: bytes that one block that is all may take more than one of several."""
+        """Positions whose logits exist at once, of `count`. `spared`: bytes that one block, where it is all, may take more."""
         vocabulary: Any = getattr(self.layer, "out_features", None) or getattr(self.layer, "weight").shape[0]  # noqa: B009 (a plain module's attribute)
         each, most = int(vocabulary) * compute.itemsize, logits_bytes(learns=learns)
         return _slices(count, (most + spared if count * each <= most + spared else most) // each)
@@ -104,7 +102,9 @@ class OutputLayer:
 
 
 def _asked(x: Tensor | None) -> Tensor | None:
-    """The tensor as it is where gradients are wanted. Under `no_grad` torch tells a function what could learn all the same, and ours would make gradients."""
+    """The tensor, as one that learns only where gradients are wanted: under `no_grad` torch tells a function all the same what could
+    learn, and ours make gradients in their forward pass.
+    """
     return x if x is None or torch.is_grad_enabled() else x.detach()
 
 

@@ -54,7 +54,7 @@ def _make_moments(adamw: torch.optim.Optimizer) -> None:
 
 
 def _zeros(parameters: Sequence[torch.nn.Parameter]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Two tensors of zeros of each parameter's form, in one block of memory: an allocator rounds hundreds of blocks up, and leaves holes."""
+    """Two tensors of zeros of each parameter's form, all in one block: an allocator rounds hundreds up, and leaves holes between."""
     if len({(p.dtype, p.device) for p in parameters}) > 1 or any(map(is_cut, parameters)):
         yield from ((torch.zeros_like(p), torch.zeros_like(p)) for p in parameters)
         return
