@@ -1,5 +1,5 @@
-"""float32 products by torch's own choice (MKL) and by oneDNN, and bf16 beside them: GFLOP/s and error, by shape; and torch's fused
-attention in float32 under both.
+"""float32 products by torch's own choice (MKL) and by oneDNN, and bf16 beside them: GFLOP/s and error, by shape; torch's fused attention in
+float32 under both; and bf16 products whose weights come out of memory, plain and packed ahead, as in a pass over answers.
 
     python benchmarks/products.py [--seconds 0.1] [--rounds 5] [--threads 0]
 
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from campana.models.prepacked import prepacked
 from campana.models.products import asked_of_onednn, is_quick
 
 LAYERS = ((8, 576, 1536), (128, 576, 1536), (128, 576, 49152), (2048, 576, 192), (2048, 576, 1536), (2048, 1536, 576), (2048, 384, 1536))
@@ -30,6 +31,11 @@ BATCHED = (36, 128, 64, 128)
 """Products, rows, inner, columns: the scores of attention heads."""
 ROWS = ((24, 45), (8, 250), (2, 1000))
 """Sequences and their length, with the heads of SmolLM2-135M."""
+PASS_ROWS = (32, 64, 128, 192, 256, 320, 384, 768)
+"""Answers under way, or tokens of a pass over prompts."""
+PASS_LAYERS = 30
+PASS_SHAPES = ((576, 576), (576, 192), (192, 576), (1536, 576), (576, 1536))
+"""Outputs and inputs of the layers' matrices: so many layers' together do not fit a cache."""
 
 
 def main() -> None:
@@ -43,10 +49,11 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     shapes = {" x ".join(map(str, shape)): measured(shape, arguments.seconds, arguments.rounds) for shape in (*LAYERS, *SQUARES, BATCHED)}
     fused = {f"{rows} x {length} tokens": attention(rows, length, arguments.seconds, arguments.rounds) for rows, length in ROWS}
-    for name, row in {**shapes, **fused}.items():
+    passes = {f"{rows} rows": packed_ahead(rows, arguments.seconds, arguments.rounds) for rows in PASS_ROWS}
+    for name, row in {**shapes, **fused, **passes}.items():
         print(f"{name:20} {json.dumps(row)}", file=sys.stderr)
     told = {"threads": torch.get_num_threads(), "torch": torch.__version__, "is_quick": is_quick()}
-    print(json.dumps({**told, "shapes": shapes, "fused_attention_ms": fused}))
+    print(json.dumps({**told, "shapes": shapes, "fused_attention_ms": fused, "bf16_pass": passes}))
 
 
 def measured(shape: tuple[int, ...], seconds: float, rounds: int) -> dict[str, Any]:
@@ -92,6 +99,27 @@ def attention(rows: int, length: int, seconds: float, rounds: int) -> dict[str, 
             with way():
                 times[name].append(1e3 * time_of(run, seconds))
     return {name: round(statistics.median(each), 1) for name, each in times.items()}
+
+
+def packed_ahead(rows: int, seconds: float, rounds: int) -> dict[str, float]:
+    """GFLOP/s of all layers' bf16 products, one after the other, with plain weights and with packed ones; medians."""
+    plain, lent = (
+        torch.nn.ModuleList(torch.nn.Linear(i, o, bias=False).bfloat16() for _ in range(PASS_LAYERS) for o, i in PASS_SHAPES)
+        for _ in range(2)
+    )
+    inputs = {i: torch.randn(rows, i).bfloat16() for _, i in PASS_SHAPES}
+    flops = 2.0 * rows * PASS_LAYERS * sum(o * i for o, i in PASS_SHAPES)
+    rates: dict[str, list[float]] = {"plain": [], "packed": []}
+    with torch.no_grad(), prepacked(lent) as weights:
+        ways: dict[str, Callable[[], object]] = {
+            "plain": lambda: [layer(inputs[layer.in_features]) for layer in plain],
+            "packed": lambda: [weights.product(layer, inputs[layer.in_features]) for layer in lent],
+        }
+        for _ in range(rounds):
+            for name, way in ways.items():
+                rates[name].append(flops / time_of(way, seconds) / 1e9)
+    told = {name: statistics.median(each) for name, each in rates.items()}
+    return {**{name: round(rate) for name, rate in told.items()}, "times": round(told["packed"] / told["plain"], 2)}
 
 
 def product_of(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -15,11 +15,11 @@ SPINS = "5000"
 """How often an OpenMP thread looks before it gives its core up. By default it looks so long that two threads that share their cores
 with other work do half of what they could; this costs nothing on an idle machine (`benchmarks/NOTES.md`)."""
 PRIMITIVES = "32"
-"""Products that oneDNN keeps ready. Every length of a pack asks for its own: the 1,024 that it keeps by default
-are mostly of packs that will not come again, and a seventh of a small run's memory (`benchmarks/NOTES.md`)."""
+"""Products that oneDNN keeps ready. A pack or a step has fewer, and every length asks for its own: the 1,024 that it keeps by default are
+mostly of packs that will not come again, and a seventh of a small run's memory (`benchmarks/NOTES.md`)."""
 WRAPPED = "32"
-"""Products that torch keeps beside those, readied oneDNN ones with their programs, of 1,024. A training of readers, whose steps are all of
-other lengths, held 0.3 GB of them; with 64 a training of mixed rows was a tenth slower (`benchmarks/NOTES.md`)."""
+"""Products that torch keeps beside those, readied oneDNN ones with their programs, of 1,024. Each holds half a megabyte: a training of
+readers, whose steps are all of other lengths, held 0.3 GB of them (`benchmarks/NOTES.md`)."""
 MIMALLOC = "cmeel.prefix/lib/libmimalloc.so"
 
 

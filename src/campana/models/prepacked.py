@@ -3,9 +3,10 @@
     with prepacked(model) as weights:
         out_RO = weights.product(linear, x_RI)       # the bits of nn.functional.linear(x_RI, linear.weight, linear.bias)
 
-Else each product lays its weight out anew, in passing. Between weights that come out of memory, as those of a whole pass do, 32 to 300
-rows are 1.2 to 1.35 times as fast so, 700 rows 1.05 times (benchmarks/NOTES.md, Generation). A layer's own copy goes as its packed one is
-made, at the layer's first product, so a model takes no more memory; but for a weight that others read too, a tied embedding's.
+Else each product lays its weight out anew, in passing. With weights that come out of memory, as those of a whole pass do, 32 rows are
+1.36 times as fast so, 128 rows 1.14 times, 384 rows 1.06 and 768 no faster (`benchmarks/products.py`). A layer's own copy goes as its
+packed one is made, at the layer's first product, so a model takes no more memory; but for a weight that others read too, a tied
+embedding's.
 
 Shapes: R rows, I features in, O out.
 """

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 CHUNK_ELEMENTS = 1 << 23
 """Logits of a block that become their gradient at once: 32 MB in fp32."""
 SLICE_ELEMENTS = 1 << 21
-"""Numbers of the weight that a product reads or makes at once: few enough to stay in a cache."""
+"""Numbers of the weight that a product on a CPU reads or makes at once: few enough to stay in a cache."""
+LAUNCH_ELEMENTS = 1 << 25
+"""The same on a GPU (not measured): enough for a launch to be worth it."""
 DIVIDED = ("logits_scaling",)
 MULTIPLIED = ("logit_scale", "lm_head_multiplier")
 """Names of config fields by which models divide (Granite) or multiply (Cohere, Falcon H1) their logits."""
@@ -206,8 +208,9 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 
 def _vocabulary(weight_VD: Tensor) -> list[slice]:
-    """Rows of the weight whose products are made at once: few enough to stay in a cache."""
-    return _slices(weight_VD.shape[0], SLICE_ELEMENTS // weight_VD.shape[1])
+    """Rows of the weight whose products are made at once."""
+    size = SLICE_ELEMENTS if weight_VD.device.type == "cpu" else LAUNCH_ELEMENTS
+    return _slices(weight_VD.shape[0], size // weight_VD.shape[1])
 
 
 def _logits(hidden_BD: Tensor, weight_VD: Tensor) -> Tensor:
