@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from hypothesis import strategies as st
 
 from campana.forecast.answers import answering_passes, batched_passes
 from campana.forecast.packs import MOST_STEPS, RowLengths, training_passes
+from campana.generation import loop
 from campana.generation.engine import Greedy, Phases, Request
 from campana.generation.engines.packed import Packed
 from campana.generation.engines.reference import Transformers
+from campana.generation.invariance import prove
+from campana.generation.kv import Bucket
 
 
 class MadeRows:
@@ -103,10 +107,34 @@ def model(toy: Path) -> Any:
     return found
 
 
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Places of all slots with memory, at each use of the first layer's keys and values; without the engine's proof before its work."""
+    found: list[int] = []
+    alive: WeakSet[Bucket] = WeakSet()
+    opened = Bucket.open
+
+    def watched(self: Bucket, layer: int, *sizes: Any) -> Any:
+        kept = opened(self, layer, *sizes)
+        if layer == 0:
+            alive.add(self)
+            found.append(sum(bucket.capacity * bucket._kept[0].num_used for bucket in alive))
+        return kept
+
+    def prove_first(*arguments: Any) -> None:
+        prove(*arguments)
+        assert not alive, "the keys of the proof are gone with it"
+        found.clear()
+
+    monkeypatch.setattr(Bucket, "open", watched)
+    monkeypatch.setattr(loop, "prove", prove_first)
+    return found
+
+
 @pytest.mark.parametrize("engine", [Packed(max_rows=8, prefill_tokens=60), Packed(max_rows=128), Transformers(batch_size=4)], ids=str)
-def test_answering_passes_are_the_engines(model: Any, engine: Any) -> None:
+def test_answering_passes_are_the_engines(model: Any, engine: Any, touched: list[int]) -> None:
     rng = np.random.default_rng(1)
-    requests = [Request(f"q{k:03}", tuple(rng.integers(60, 250, rng.integers(1, 80)).tolist())) for k in range(23)]
+    requests = [Request(f"q{k:03}", tuple(rng.integers(60, 250, rng.integers(1, 80)).tolist())) for k in range(93)]
     phases, told = Phases(), list[int]()
     done = list(engine.complete(model, requests, Greedy(), 12, frozenset(range(100)), told.append, phases))
     answers = {each.id: len(each.token_ids) + (each.finish == "stop") for each in done}
@@ -118,6 +146,8 @@ def test_answering_passes_are_the_engines(model: Any, engine: Any) -> None:
         assert sum(each.read_tokens for each in passes.passes) == sum(prompts)
         assert max(each.rows for each in passes.passes) == passes.max_rows <= engine.max_rows
         assert passes.peak_places >= max(each.places for each in passes.passes)
+        most = max(touched)
+        assert 0.9 * most <= passes.peak_places <= 1.1 * most, "places that the engine's buckets had memory for"
     else:
         passes = batched_passes(prompts, lengths, batch_size=engine.batch_size)
         assert len(passes.passes) == len(told)

@@ -10,7 +10,7 @@ Prompts count without what all of them begin with, where the engine reads that o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -85,14 +85,22 @@ def answering_passes(
     length, left = np.zeros(0, np.int64), np.zeros(0, np.int64)
     passes: list[AnswerPass] = []
     peak = most_rows = at = 0
+    touched: dict[int, int] = {}
     while at < len(waiting) or len(length):
         free = waiting[at : at + max_rows - len(length)]
         pack = free[: pack_size((row[0] for row in free), len(waiting) - at, prefill_tokens, has_rows=len(length) > 0)]
         at += len(pack)
         new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
+        if len(new) < len(pack) and not paged:  # what ends with its first token had its place too
+            touched, most_places = _touched(classes[np.concatenate([length, [row[0] for row in pack]])], touched)
+            peak = max(peak, most_places)
         length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
         held = classes[length]  # room for length + 1 tokens: `classes` starts at 1
-        peak = max(peak, _in_slabs(held) if paged else _held(held))
+        if paged:
+            peak = max(peak, _in_slabs(held))
+        else:
+            touched, most_places = _touched(held, touched)
+            peak = max(peak, most_places)
         most_rows = max(most_rows, len(length))
         read = [row[0] for row in pack]
         passes.append(AnswerPass(sum(read), len(read), sum(n * n for n in read), len(length), int(held.sum())))
@@ -106,10 +114,17 @@ def _in_slabs(pages: np.ndarray) -> int:
     return -(-int(pages.sum()) // (PAGE * SLAB)) * PAGE * SLAB
 
 
-def _held(classes: np.ndarray) -> int:
-    """Places of all buckets, of which all of a class but the last are full (`generation.kv`); a bucket's places are kept as rows leave."""
-    capacities, counts = np.unique(classes, return_counts=True)
-    return int((capacities * (-(-counts // ROWS) * ROWS)).sum())
+def _touched(classes: np.ndarray, before: Mapping[int, int]) -> tuple[dict[int, int], int]:
+    """Slots with memory after a pass by their capacity, from those `before` it; and the most places held while rows moved to other classes.
+
+    A bucket's slots get memory one by one as rows come, and keep it until it is empty; all of a class but the last are full
+    (`generation.kv`). As rows move, the last bucket that they leave is still there.
+    """
+    found: dict[int, int] = {}
+    for capacity, count in zip(*(each.tolist() for each in np.unique(classes, return_counts=True)), strict=True):
+        found[capacity] = max(count, min(before.get(capacity, 0), -(-count // ROWS) * ROWS))
+    moving = {capacity: max(found.get(capacity, 0), min(before.get(capacity, 0), ROWS)) for capacity in {*found, *before}}
+    return found, sum(capacity * slots for capacity, slots in moving.items())
 
 
 def batched_passes(prompts: Sequence[int], answers: Sequence[int], *, batch_size: int) -> AnsweringPasses:

@@ -143,4 +143,7 @@ def _probe_logits(forward: Lent, probe: Sequence[int], others: Sequence[tuple[in
     for row in rows:
         row.token_ids.append(probe[-1])
     order = kept.rows
-    return read_step(forward, kept)[order.index(probed)].clone()
+    logits = read_step(forward, kept)[order.index(probed)].clone()
+    for row in rows:
+        kept.take_out(row)  # a row and its bucket know each other: the keys would stay until the next collection of such circles
+    return logits

@@ -9,9 +9,9 @@ Both have `rows` (the order of a decoding pass), `put`, `advance`, `take_out` an
     shelf.advance()                   # rows that outgrew their bucket move to the next class
     for bucket in shelf.buckets: ...  # bucket.rows; bucket.open(layer, ...) -> (keys_RHLD, values_RHLD)
 
-A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying; the system gives pages of fresh room
-as they are first written. All buckets of a class but the last are full, and an empty one goes. The class of a row depends on the row's own
-length alone: what attention reads for a row never depends on its neighbours.
+A bucket holds at most `ROWS` rows and reserves room for them at once, so it never grows by copying. The room comes from the system itself,
+which gives memory as it is first written and has it back when the bucket goes (`_room`). All buckets of a class but the last are full, and
+an empty one goes. The class of a row depends on the row's own length alone: what attention reads for a row never depends on its neighbours.
 
 `Pages`, for compiled attention, which reads a row's keys wherever they lie: a row has pages of `PAGE` tokens, as many as it needs, and
 nothing is ever moved. What all rows begin with lies once beside the pages (`Beginning`).
@@ -25,6 +25,8 @@ Legend: R rows, H key-value heads, L places, D head size.
 
 from __future__ import annotations
 
+import math
+import mmap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -64,6 +66,18 @@ def capacity_for(length: int) -> int:
     return -(-length // step) * step
 
 
+def _room(like: Tensor, *shape: int) -> Tensor:
+    """Unwritten numbers of a tensor's type. In a processor's memory they are pages of their own from the system, not the allocator's: from
+    that, how much of what was freed before came to be used again was chance, a tenth of a gigabyte more or less from process to process."""
+    import torch
+
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    count = math.prod(shape)
+    room = mmap.mmap(-1, count * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(room, dtype=like.dtype, count=count).view(shape)
+
+
 @dataclass(slots=True)
 class _Layer:
     """Of one bucket."""
@@ -87,7 +101,7 @@ class Bucket:
         kept = self._kept.get(layer)
         if kept is None:
             key_RHLD, value_RHLD = ((ROWS, num_heads, self.capacity, head_dim) for num_heads, head_dim in (key_HD, value_HD))
-            kept = self._kept[layer] = _Layer(like.new_empty(key_RHLD), like.new_empty(value_RHLD))
+            kept = self._kept[layer] = _Layer(_room(like, *key_RHLD), _room(like, *value_RHLD))
         if kept.num_used < len(self.rows):
             for part in (kept.keys, kept.values):
                 part[kept.num_used : len(self.rows)] = 0
@@ -213,7 +227,7 @@ class Pages:
         """The layer's keys and values, (SLAB, heads, PAGE, head size) each; page n is in slab n // SLAB. Unused places hold anything."""
         slabs = self._slabs.setdefault(layer, [])
         while len(slabs) * SLAB < self._num_pages:
-            key, value = (like.new_empty((SLAB, heads, PAGE, size)) for heads, size in (key_HD, value_HD))
+            key, value = (_room(like, SLAB, heads, PAGE, size) for heads, size in (key_HD, value_HD))
             slabs.append((key, value))
         return slabs
 
