@@ -10,7 +10,7 @@ Prompts count without what all of them begin with, where the engine reads that o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,47 +84,58 @@ def answering_passes(
     classes = np.asarray([room(n) for n in range(1, max((p + a for p, a in waiting), default=0) + 3)], np.int64)
     length, left = np.zeros(0, np.int64), np.zeros(0, np.int64)
     passes: list[AnswerPass] = []
-    peak = most_rows = at = 0
-    touched: dict[int, int] = {}
+    held = _Slabs() if paged else _Buckets()
+    most_rows = at = 0
     while at < len(waiting) or len(length):
         free = waiting[at : at + max_rows - len(length)]
         pack = free[: pack_size((row[0] for row in free), len(waiting) - at, prefill_tokens, has_rows=len(length) > 0)]
         at += len(pack)
         new = np.asarray([row for row in pack if row[1] > 1], np.int64).reshape(-1, 2)
-        if len(new) < len(pack) and not paged:  # what ends with its first token had its place too
-            touched, most_places = _touched(classes[np.concatenate([length, [row[0] for row in pack]])], touched)
-            peak = max(peak, most_places)
+        if len(new) < len(pack):  # what ends with its first token had its place too
+            held.hold(classes[np.concatenate([length, [row[0] for row in pack]])])
         length, left = np.concatenate([length, new[:, 0]]), np.concatenate([left, new[:, 1] - 1])
-        held = classes[length]  # room for length + 1 tokens: `classes` starts at 1
-        if paged:
-            peak = max(peak, _in_slabs(held))
-        else:
-            touched, most_places = _touched(held, touched)
-            peak = max(peak, most_places)
+        places = classes[length]  # room for length + 1 tokens: `classes` starts at 1
+        held.hold(places)
         most_rows = max(most_rows, len(length))
         read = [row[0] for row in pack]
-        passes.append(AnswerPass(sum(read), len(read), sum(n * n for n in read), len(length), int(held.sum())))
+        passes.append(AnswerPass(sum(read), len(read), sum(n * n for n in read), len(length), int(places.sum())))
         length, left = length + 1, left - 1
         length, left = length[left > 0], left[left > 0]
-    return AnsweringPasses(tuple(passes), scale, peak, most_rows)
+    return AnsweringPasses(tuple(passes), scale, held.peak, most_rows)
 
 
-def _in_slabs(pages: np.ndarray) -> int:
-    """Places of all slabs."""
-    return -(-int(pages.sum()) // (PAGE * SLAB)) * PAGE * SLAB
+class _Slabs:
+    """Places that have memory where rows have pages (`generation.kv`)."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+
+    def hold(self, places: np.ndarray) -> None:
+        """Rows of a pass, by the places of each."""
+        slab = PAGE * SLAB
+        self.peak = max(self.peak, -(-int(places.sum()) // slab) * slab)
 
 
-def _touched(classes: np.ndarray, before: Mapping[int, int]) -> tuple[dict[int, int], int]:
-    """Slots with memory after a pass by their capacity, from those `before` it; and the most places held while rows moved to other classes.
+class _Buckets:
+    """Places that have memory where rows lie in buckets (`generation.kv`).
 
-    A bucket's slots get memory one by one as rows come, and keep it until it is empty; all of a class but the last are full
-    (`generation.kv`). As rows move, the last bucket that they leave is still there.
+    A bucket's slots get memory one by one as rows come, and keep it until it is empty; all of a class but the last are full. As rows
+    move to another class, the last bucket that they leave is still there.
     """
-    found: dict[int, int] = {}
-    for capacity, count in zip(*(each.tolist() for each in np.unique(classes, return_counts=True)), strict=True):
-        found[capacity] = max(count, min(before.get(capacity, 0), -(-count // ROWS) * ROWS))
-    moving = {capacity: max(found.get(capacity, 0), min(before.get(capacity, 0), ROWS)) for capacity in {*found, *before}}
-    return found, sum(capacity * slots for capacity, slots in moving.items())
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._slots: dict[int, int] = {}
+        """With memory, by capacity."""
+
+    def hold(self, places: np.ndarray) -> None:
+        """Rows of a pass, by the places of each."""
+        before, self._slots = self._slots, {}
+        for capacity, count in zip(*(each.tolist() for each in np.unique(places, return_counts=True)), strict=True):
+            self._slots[capacity] = max(count, min(before.get(capacity, 0), -(-count // ROWS) * ROWS))
+        moving = before.keys() | self._slots.keys()
+        most = sum(each * max(self._slots.get(each, 0), min(before.get(each, 0), ROWS)) for each in moving)
+        self.peak = max(self.peak, most)
 
 
 def batched_passes(prompts: Sequence[int], answers: Sequence[int], *, batch_size: int) -> AnsweringPasses:
