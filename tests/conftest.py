@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from campana.models.cache import default_cache_dir
-from campana.native.build import Unavailable
+from campana.native.build import FP32, Unavailable, load
 from campana.native.compiled import Compiled
+from campana.native.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,15 @@ def compiled() -> Compiled:
     """The compiled code of this machine, or a skip that says why there is none."""
     try:
         return Compiled.load(default_cache_dir())
+    except Unavailable as error:
+        pytest.skip(f"no compiled code here: {error}")
+
+
+@pytest.fixture(scope="session")
+def tokens() -> Tokens:
+    """Compiled code for answers in fp32, or a skip that says why there is none."""
+    try:
+        return Tokens(load(FP32, default_cache_dir()))
     except Unavailable as error:
         pytest.skip(f"no compiled code here: {error}")
 

@@ -333,13 +333,17 @@ def test_a_model_that_nobody_has_seen_is_asked_for(study: Study, tmp_path: Path)
     assert not missing_knowledge([hidden], store, tmp_path)
 
 
-@pytest.mark.parametrize(("precision", "lacks", "told"), [("bf16", True, True), ("bf16", False, False), ("fp32", True, False)])
+@pytest.mark.parametrize(
+    ("kind", "precision", "lacks", "told"),
+    [("tune", "bf16", True, True), ("tune", "bf16", False, False), ("tune", "fp32", True, False)]
+    + [("answers", "fp32", True, True), ("answers", "fp32", False, False)],
+)
 def test_a_machine_that_only_lacks_a_compiler_is_told_so(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, lacks: bool, told: bool
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, lacks: bool, told: bool
 ) -> None:
-    monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda: lacks)
+    monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda _code: lacks)
     monkeypatch.setattr("shutil.which", lambda name: None)
-    stage = tune_of(study, 1)
+    stage = tune_of(study, 1) if kind == "tune" else study.arms[1].stages.generate[0]
     stage = dataclasses.replace(stage, spec=stage.spec.model_copy(update={"precision": precision}))
     found = warnings([stage], {}, Store(tmp_path / "store"), tmp_path, memory_bytes=10**12, free_bytes=10**12)
     assert [each.what for each in found] == ["time"] * told

@@ -21,9 +21,10 @@ from campana.generation.kv import PAGE, SLAB, Pages, Row, Shelf
 from campana.generation.loop import is_paged
 from campana.generation.passes import open_rows, read_prompts, read_step
 from campana.generation.schedule import WORTHWHILE
-from campana.native.compiled import Compiled
+from campana.native.compiled import Compiled, ForAnswers
 
 FAMILIES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
+COMPILED = ("bf16, compiled", "fp32, compiled")
 Run = Callable[..., dict[str, Completion]]
 Models = Callable[[str], Any]
 
@@ -48,7 +49,7 @@ def test_greedy_answers_are_those_of_transformers_generate(family: str, models: 
 
 @pytest.mark.parametrize("sampling", [Greedy(), Sample(seed=3, temperature=1.3, top_p=0.95)], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-@pytest.mark.parametrize("form", ["fp32", "bf16", "compiled"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", *COMPILED])
 def test_a_completion_does_not_depend_on_the_others(
     family: str, form: str, sampling: Greedy | Sample, models: Models, requests: list[Request], run: Run, request: pytest.FixtureRequest
 ) -> None:
@@ -67,7 +68,7 @@ def test_a_completion_does_not_depend_on_the_others(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("form", ["fp32", "bf16", "compiled"])
+@pytest.mark.parametrize("form", ["fp32", "bf16", *COMPILED])
 def test_logits_are_the_same_bits_alone_and_among_others(
     family: str, form: str, models: Models, requests: list[Request], request: pytest.FixtureRequest
 ) -> None:
@@ -93,10 +94,11 @@ def test_logits_are_the_same_bits_alone_and_among_others(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("num_shared", [1, 15, 40, 66])
+@pytest.mark.parametrize("form", COMPILED)
 def test_what_prompts_begin_with_is_read_once_and_moves_no_bit(
-    family: str, num_shared: int, models: Models, requests: list[Request], run: Run, compiled: Compiled
+    family: str, form: str, num_shared: int, models: Models, requests: list[Request], run: Run, request: pytest.FixtureRequest
 ) -> None:
-    model = copy.deepcopy(models(f"{family}, heads of 32")).bfloat16()
+    model, compiled = made(form, family, models, request)
     beginning = tuple(range(100, 100 + num_shared))
     asked = [Request(each.id, beginning + each.prompt_ids) for each in requests]
     copies = range(-(-WORTHWHILE // (num_shared * (len(asked) - 1))))
@@ -109,10 +111,13 @@ def test_what_prompts_begin_with_is_read_once_and_moves_no_bit(
     assert shared == [0, *[expected] * (len(many) - 1)]
 
 
-def test_forecasts_count_prompts_without_what_they_share(models: Models, requests: list[Request], compiled: Compiled) -> None:
+@pytest.mark.parametrize("form", COMPILED)
+def test_forecasts_count_prompts_without_what_they_share(
+    form: str, models: Models, requests: list[Request], request: pytest.FixtureRequest
+) -> None:
     asked = [Request(f"{number:02}", (*range(100, 120), *each.prompt_ids)) for number, each in enumerate(requests)]
     engine, told, phases = Packed(max_rows=8, prefill_tokens=90), list[int](), Phases()
-    model = copy.deepcopy(models("llama, heads of 32")).bfloat16()
+    model, compiled = made(form, "llama", models, request)
     done = list(engine.complete(model, asked, Greedy(), 16, frozenset(range(60)), told.append, phases, compiled))
     assert sum(each.num_shared for each in done) == 20 * (len(asked) - 1)
     new = {each.id: len(each.token_ids) + (each.finish == "stop") for each in done}
@@ -165,9 +170,11 @@ def test_compiled_logits_are_as_near_to_fp32_as_torchs(family: str, models: Mode
     assert distances[1] < 1.1 * distances[0]
 
 
-def made(form: str, family: str, models: Models, request: pytest.FixtureRequest) -> tuple[Any, Compiled | None]:
+def made(form: str, family: str, models: Models, request: pytest.FixtureRequest) -> tuple[Any, ForAnswers | None]:
     """A model of the form's type, and what it is computed with."""
-    if form == "compiled":
+    if form == "fp32, compiled":
+        return models(family), request.getfixturevalue("tokens")
+    if form == "bf16, compiled":
         return copy.deepcopy(models(f"{family}, heads of 32")).bfloat16(), request.getfixturevalue("compiled")
     return copy.deepcopy(models(family)).to(torch.bfloat16 if form == "bf16" else torch.float32), None
 

@@ -249,11 +249,11 @@ class _Probe:
         self._calibration.save()
 
 
-def compile_kernels(cache_dir: Path) -> bool:
-    """Leave the compiled code in the cache, where it can be had here; returns whether it can."""
-    from campana.native.compiled import Compiled
+def compile_kernels(cache_dir: Path) -> list[str]:
+    """Leave the compiled code in the cache; returns for which precisions it can be had here."""
+    from campana.native.compiled import find_for_answers
 
-    return Compiled.find(cache_dir) is not None
+    return [precision for precision in ("bf16", "fp32") if find_for_answers(precision, cache_dir) is not None]
 
 
 def main() -> int:

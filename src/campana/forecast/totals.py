@@ -18,9 +18,10 @@ from campana.core.store import Store
 from campana.errors import CampanaError
 from campana.forecast.known import input_stage, tune_profile_name
 from campana.forecast.predict import Forecaster, checkpoint_bytes
+from campana.generation.engines.packed import Packed
 from campana.models.cost import BYTES, generation_memory_bytes, num_trainable, training_memory_bytes
 from campana.models.shape import Shape, num_parameters
-from campana.native.build import lacks_compiler
+from campana.native.build import BF16, FP32, lacks_compiler
 from campana.stages.generate import Generate
 from campana.stages.tune import Tune
 from campana.tuning.options import AdamW
@@ -89,11 +90,25 @@ def warnings(
         text = f"{_gigabytes(wanted)} of disk are needed ({_gigabytes(passing)} of them only for a time), and {_gigabytes(free)} are free"
         hint = "free some space (`campana gc` lists what could go), or give a store on another disk: --store DIR"
         warned.append(Warned("disk", tuple(stage.key for stage in stages), text, hint))
-    slow = [stage for stage in stages if isinstance(stage.spec, Tune) and stage.spec.precision == "bf16"]
-    if slow and lacks_compiler() and shutil.which("nvidia-smi") is None:
-        text = f"{_named(slow)}: there is no C compiler, and bf16 tuning on this processor is up to 1.6 times as fast with compiled code"
-        warned.append(Warned("time", tuple(stage.key for stage in slow), text, "install gcc (Debian: apt install gcc)"))
+    return warned + _slow_without_compiler(stages)
+
+
+def _slow_without_compiler(stages: Sequence[Stage]) -> list[Warned]:
+    """Work on this machine's processor that compiled code would make quicker, were there a compiler. How much: benchmarks/NOTES.md."""
+    if shutil.which("nvidia-smi") is not None:
+        return []
+    tuned = [stage for stage in stages if isinstance(stage.spec, Tune) and stage.spec.precision == "bf16"]
+    answers = [stage for stage in stages if isinstance(stage.spec, Generate) and _is_packed_fp32(stage.spec)]
+    warned: list[Warned] = []
+    for slow, code, what in ((tuned, BF16, "bf16 tuning is up to 1.6"), (answers, FP32, "answering is up to 1.5")):
+        if slow and lacks_compiler(code):
+            text = f"{_named(slow)}: there is no C compiler, and on this processor {what} times as fast with compiled code"
+            warned.append(Warned("time", tuple(stage.key for stage in slow), text, "install gcc (Debian: apt install gcc)"))
     return warned
+
+
+def _is_packed_fp32(spec: Generate) -> bool:
+    return isinstance(spec.engine, Packed) and spec.precision == "fp32"
 
 
 def _least_bytes(stage: Stage, forecaster: Forecaster) -> int:

@@ -18,7 +18,7 @@ nothing is ever moved. What all rows begin with lies once beside the pages (`Beg
 
     pages = Pages(beginning)
     pages.put(row); pages.advance()   # row.pages holds row.length + 1 tokens
-    pages.slabs(layer, ...)           # [(keys, values), ...], (SLAB, heads, PAGE, head size) each
+    pages.slabs(layer, ...)           # [(keys, values), ...], SLAB pages each
 
 Legend: R rows, H key-value heads, L places, D head size.
 """
@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 ROWS = 32
 """Most of a bucket."""
 PAGE = 32
-"""Tokens of a page: two of the blocks of 16 keys that compiled attention scores at once."""
+"""Tokens of a page: what compiled attention scores at once, in one block (fp32) or two (bf16)."""
 SLAB = 64
 """Pages that memory is taken for at once."""
 
@@ -185,7 +186,7 @@ def pages_for(length: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """The tokens that the prompts of all rows begin with, and their keys and values by layer, (H, L, D) each: read once."""
+    """The tokens that the prompts of all rows begin with, and their keys and values by layer, in the form of their passes: read once."""
 
     num_tokens: int = 0
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict["int", "tuple[Tensor, Tensor]"])
@@ -223,12 +224,11 @@ class Pages:
         self._free += row.pages
         row.pages = []
 
-    def slabs(self, layer: int, key_HD: tuple[int, int], value_HD: tuple[int, int], like: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The layer's keys and values, (SLAB, heads, PAGE, head size) each; page n is in slab n // SLAB. Unused places hold anything."""
+    def slabs(self, layer: int, key_page: Sequence[int], value_page: Sequence[int], like: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The layer's keys and values, (SLAB, *a page's shape) each; page n is in slab n // SLAB. Unused places hold anything."""
         slabs = self._slabs.setdefault(layer, [])
         while len(slabs) * SLAB < self._num_pages:
-            key, value = (_room(like, SLAB, heads, PAGE, size) for heads, size in (key_HD, value_HD))
-            slabs.append((key, value))
+            slabs.append((_room(like, SLAB, *key_page), _room(like, SLAB, *value_page)))
         return slabs
 
     def _grow(self, row: Row) -> None:

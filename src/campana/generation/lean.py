@@ -29,15 +29,17 @@ from torch import Tensor, nn
 
 from campana.errors import ModelError
 from campana.generation.attention import IMPLEMENTATION, Pass, attend
+from campana.generation.paged import Paged, paged_by
 from campana.generation.quick import replacements
 from campana.models.prepacked import Prepacked, prepacked
 from campana.models.products import quick_products
 from campana.native.autograd import rotary_of, turning_files
+from campana.native.compiled import Compiled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from campana.native.compiled import Compiled
+    from campana.native.compiled import ForAnswers
 
 QUANTUM = 32
 """Rows of every matrix product are a multiple of this."""
@@ -49,11 +51,13 @@ WIDE = 2
 class Lent:
     """A model's forward for packed tokens. Made by `lent`."""
 
-    def __init__(self, model: PreTrainedModel, compiled: Compiled | None, weights: Prepacked) -> None:
+    def __init__(self, model: PreTrainedModel, compiled: Compiled | None, paged: Paged | None, weights: Prepacked) -> None:
         self._model = model
         self._weights = weights
         self.compiled = compiled
         """What computes bf16 between the products; None: torch."""
+        self.paged = paged
+        """What computes attention over pages; None: torch, over a shelf."""
         self._turning = () if compiled is None else turning_files(model, compiled.elementwise)
         self.block_rows: int | None = None
         """None: a matrix product takes all rows at once. Else it is done in blocks of so many."""
@@ -136,16 +140,16 @@ def _bias(module: nn.Linear) -> Tensor | None:
 
 
 @contextmanager
-def lent(model: PreTrainedModel, compiled: Compiled | None = None) -> Generator[Lent]:
+def lent(model: PreTrainedModel, by: ForAnswers | None = None) -> Generator[Lent]:
     """Borrow a model: our attention, our linear layers, one forward. It is given back unchanged. ModelError: its attention is its own.
 
-    `compiled`: what computes a bf16 model's norms, gates, rotary positions and attention; None: torch.
+    `by`: what computes a bf16 model's norms, gates, rotary positions and attention, or an fp32 model's attention; None: torch.
     """
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, attend)
     before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
-    compiled = compiled if model.dtype == torch.bfloat16 else None
+    compiled = by if isinstance(by, Compiled) and model.dtype == torch.bfloat16 else None
     if not getattr(model, "_supports_attention_backend", False):
         raise ModelError(
             f"the packed engine cannot exchange the attention of a {type(model).__name__}", hint="generate: {engine: transformers}"
@@ -153,7 +157,7 @@ def lent(model: PreTrainedModel, compiled: Compiled | None = None) -> Generator[
     model.set_attn_implementation(IMPLEMENTATION)
     forwards: list[tuple[nn.Module, Any]] = [] if compiled is None else list(replacements(model, compiled.elementwise))
     with prepacked(model) as weights:
-        forward = Lent(model, compiled, weights)
+        forward = Lent(model, compiled, paged_by(by, model.dtype), weights)
         forwards += [(module, functools.partial(forward.linear, module)) for module in model.modules() if type(module) is nn.Linear]
         for module, each in forwards:
             setattr(module, "forward", each)  # noqa: B010  # an attribute of the instance, over the class's method

@@ -1,11 +1,13 @@
-"""Attention of the packed engine by compiled code, over keys and values in `Pages`: bf16 on a CPU.
+"""Attention of the packed engine by compiled code, over keys and values in `Pages`, on a CPU: in bf16 and in fp32.
 
-    BeginningPass(24, compiled)             # reads what all prompts begin with; keeps keys and values once for all
-    PagedPromptPass(rows, pages, compiled)  # reads the rest of prompts laid end to end: causal attention per prompt
-    PagedStepPass(pages, compiled)          # one new token for every row: attention over the beginning and the row's own pages
+    paged = paged_by(compiled, model.dtype)      # None: torch's attention and a `Shelf`
+    paged.beginning(24)                          # reads what all prompts begin with; keeps keys and values once for all
+    paged.prompts(rows, pages)                   # reads the rest of prompts laid end to end: causal attention per prompt
+    paged.step(pages)                            # one new token for every row: attention over the beginning and the row's own pages
 
-A token's bits do not depend on what is read with it, nor on how many tokens come after it (`native.attention`, `native.step`), so an
-answer is the same with a shared beginning and without. The first pass tells whether compiled code takes all of a model's layers.
+A token's bits do not depend on what is read with it, nor on how many tokens come after it (`native.attention`, `native.step`,
+`native.tokens`), so an answer is the same with a shared beginning and without. The first pass tells whether compiled code takes all of a
+model's layers.
 
 Legend: T tokens of the pass, R rows, P pages, H query heads, K key-value heads, D head size.
 """
@@ -13,31 +15,88 @@ Legend: T tokens of the pass, R rows, P pages, H query heads, K key-value heads,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from campana.generation.kv import PAGE, Beginning, Pages, Row
+from campana.generation.kv import PAGE, Beginning, Pages, Row, pages_for
+from campana.native.compiled import Compiled, ForAnswers
+from campana.native.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from campana.generation.attention import Heads
-    from campana.native.compiled import Compiled
+    from campana.generation.attention import Heads, Pass
 
 
-class BeginningPass:
+class BeginningPass(Protocol):
     """What all prompts begin with."""
 
+    beginning: Beginning
+    is_taken: bool
+    """False: a layer whose attention is not computed by compiled code, in this pass or in a step."""
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        """(T, H * D), zero after the beginning."""
+        ...
+
+
+class Paged(Protocol):
+    """The passes over pages, in one type."""
+
+    def beginning(self, num_tokens: int) -> BeginningPass:
+        """Read so many tokens, with which all prompts begin."""
+        ...
+
+    def prompts(self, rows: Sequence[Row], pages: Pages) -> Pass:
+        """Read prompts laid end to end, each after the shared beginning. The rows have their pages already."""
+        ...
+
+    def step(self, pages: Pages) -> Pass:
+        """Read one token for each row, in the order of `pages.rows`."""
+        ...
+
+
+def paged_by(compiled: ForAnswers | None, dtype: torch.dtype) -> Paged | None:
+    """The passes that compiled code has for models of this type."""
+    if isinstance(compiled, Compiled) and dtype == torch.bfloat16:
+        return PagedBf16(compiled)
+    if isinstance(compiled, Tokens) and dtype == torch.float32:
+        return PagedFp32(compiled)
+    return None
+
+
+# ---- bf16 ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PagedBf16:
+    """See `Paged`."""
+
+    compiled: Compiled
+
+    def beginning(self, num_tokens: int) -> BeginningPass:
+        """See `Paged`."""
+        return _Bf16Beginning(num_tokens, self.compiled)
+
+    def prompts(self, rows: Sequence[Row], pages: Pages) -> Pass:
+        """See `Paged`."""
+        return _Bf16Prompts(rows, pages, self.compiled)
+
+    def step(self, pages: Pages) -> Pass:
+        """See `Paged`."""
+        return _Bf16Step(pages, self.compiled)
+
+
+class _Bf16Beginning:
     def __init__(self, num_tokens: int, compiled: Compiled) -> None:
         self._compiled = compiled
         self._bounds = torch.tensor([0, num_tokens], dtype=torch.int32)
         self.beginning = Beginning(num_tokens)
         self.is_taken = True
-        """False: a layer whose attention is not computed by compiled code, in this pass or in a step."""
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        """(T, H * D), zero after the beginning."""
         out, end = heads.empty_output(), self.beginning.num_tokens
         query_THD, key_TKD, value_TKD = heads.first(end)
         takes = all(part.takes(query_THD, value_TKD) for part in (self._compiled.attention, self._compiled.step))
@@ -50,29 +109,21 @@ class BeginningPass:
         return out
 
 
-class PagedPromptPass:
-    """Prompts laid end to end, each after the shared beginning. The rows have their pages already."""
-
+class _Bf16Prompts:
     def __init__(self, rows: Sequence[Row], pages: Pages, compiled: Compiled) -> None:
         self._pages, self._compiled = pages, compiled
         lengths, shared = torch.tensor([row.length for row in rows]), pages.num_shared
         self._bounds = torch.nn.functional.pad((lengths + shared).cumsum(0), (1, 0)).int()
-        own = [torch.arange(row.length) for row in rows]
-        self._places_T = torch.cat(
-            [torch.tensor(row.pages)[each // PAGE] * PAGE + each % PAGE for row, each in zip(rows, own, strict=True)]
-        )
+        self._places_T = _places(rows)
         starts = (lengths.cumsum(0) - lengths + shared).tolist()
-        both = ((torch.arange(shared), start + each) for start, each in zip(starts, own, strict=True))
+        both = ((torch.arange(shared), start + torch.arange(row.length)) for start, row in zip(starts, rows, strict=True))
         self._whole = torch.cat([part for pair in both for part in pair])
         """Of each whole prompt, its tokens' places among those of the beginning and then those of the pass."""
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        """(T, H * D), zero where no prompt is."""
         out, end = heads.empty_output(), len(self._places_T)
         query_THD, key_TKD, value_TKD = heads.first(end)
-        self._compiled.step.keep(
-            key_TKD, value_TKD, self._pages.slabs(layer, heads.key_size, heads.value_size, heads.key_KTD), self._places_T
-        )
+        self._compiled.step.keep(key_TKD, value_TKD, _bf16_slabs(self._pages, layer, heads), self._places_T)
         found, _ = self._compiled.attention.forward(
             query_THD,
             *self._of_whole(layer, key_TKD, value_TKD),
@@ -92,21 +143,17 @@ class PagedPromptPass:
         return torch.cat([first_keys, key_TKD])[self._whole], torch.cat([first_values, value_TKD])[self._whole]
 
 
-class PagedStepPass:
-    """One token for each row, in the order of `pages.rows`."""
-
+class _Bf16Step:
     def __init__(self, pages: Pages, compiled: Compiled) -> None:
         self._pages, self._compiled = pages, compiled
-        most = max(len(row.pages) for row in pages.rows)
-        self._pages_RP = torch.tensor([[*row.pages, *[0] * (most - len(row.pages))] for row in pages.rows], dtype=torch.int32)
+        self._pages_RP = _table(pages.rows)
         self._lengths_R = torch.tensor([row.length for row in pages.rows])
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        """(T, H * D), zero for the rows that only fill the matrix up."""
         out, end = heads.empty_output(), len(self._lengths_R)
         out[:end] = self._compiled.step.attend(
             *heads.first(end),
-            self._pages.slabs(layer, heads.key_size, heads.value_size, heads.key_KTD),
+            _bf16_slabs(self._pages, layer, heads),
             self._pages_RP,
             self._lengths_R,
             scale=heads.scaling,
@@ -114,3 +161,110 @@ class PagedStepPass:
             shared=self._pages.beginning.kept.get(layer),
         ).flatten(1)
         return out
+
+
+def _bf16_slabs(pages: Pages, layer: int, heads: Heads) -> list[tuple[Tensor, Tensor]]:
+    (kv_heads, size), (_, value_size) = heads.key_size, heads.value_size
+    return pages.slabs(layer, (kv_heads, PAGE, size), (kv_heads, PAGE, value_size), heads.key_KTD)
+
+
+# ---- fp32: every token, of a prompt or new, sees the keys of its row up to its own ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PagedFp32:
+    """See `Paged`."""
+
+    tokens: Tokens
+
+    def beginning(self, num_tokens: int) -> BeginningPass:
+        """See `Paged`."""
+        return _Fp32Beginning(num_tokens, self.tokens)
+
+    def prompts(self, rows: Sequence[Row], pages: Pages) -> Pass:
+        """See `Paged`."""
+        lengths_T = torch.cat([torch.arange(1, row.length + 1) for row in rows])
+        rows_T = torch.repeat_interleave(torch.tensor([row.length for row in rows]))
+        return _Fp32Tokens(self.tokens, pages, _table(rows), rows_T.int(), lengths_T, _places(rows))
+
+    def step(self, pages: Pages) -> Pass:
+        """See `Paged`."""
+        lengths_T = torch.tensor([row.length + 1 for row in pages.rows])
+        return _Fp32Tokens(self.tokens, pages, _table(pages.rows), torch.arange(len(pages.rows), dtype=torch.int32), lengths_T, None)
+
+
+class _Fp32Beginning:
+    def __init__(self, num_tokens: int, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self.beginning = Beginning(num_tokens)
+        self.is_taken = True
+        self._lengths_T = torch.arange(1, num_tokens + 1)
+        self._pages_1P = torch.arange(pages_for(num_tokens), dtype=torch.int32)[None]
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        out, end = heads.empty_output(), self.beginning.num_tokens
+        query_THD, key_TKD, value_TKD = heads.first(end)
+        if heads.softcap is not None or not self._tokens.takes(query_THD, value_TKD):
+            self.is_taken = False
+            return out
+        keys, values = (key_TKD.new_empty((self._pages_1P.shape[1], *page)) for page in _fp32_pages(heads))
+        self._tokens.keep(key_TKD, value_TKD, [(keys, values)], self._lengths_T - 1)
+        rows_T = torch.zeros(end, dtype=torch.int32)
+        found = self._tokens.attend(
+            query_THD, [(keys, values)], self._pages_1P, rows_T, self._lengths_T, scale=heads.scaling, window=heads.window
+        )
+        out[:end] = found.flatten(1)
+        self.beginning.kept[layer] = keys, values
+        return out
+
+
+@dataclass(frozen=True)
+class _Fp32Tokens:
+    tokens: Tokens
+    pages: Pages
+    pages_RP: Tensor
+    rows_T: Tensor
+    lengths_T: Tensor
+    places_T: Tensor | None
+    """Where the tokens' keys go, before any is computed; None: one token a row, whose key goes to the row's end."""
+
+    def attend(self, layer: int, heads: Heads) -> Tensor:
+        out, end = heads.empty_output(), len(self.rows_T)
+        query_THD, key_TKD, value_TKD = heads.first(end)
+        slabs = self.pages.slabs(layer, *_fp32_pages(heads), heads.key_KTD)
+        if self.places_T is not None:
+            self.tokens.keep(key_TKD, value_TKD, slabs, self.places_T)
+        begin = self.pages.beginning.kept.get(layer)
+        out[:end] = self.tokens.attend(
+            query_THD,
+            slabs,
+            self.pages_RP,
+            self.rows_T,
+            self.lengths_T,
+            scale=heads.scaling,
+            window=heads.window,
+            new=(key_TKD, value_TKD) if self.places_T is None else None,
+            shared=None if begin is None else (begin, self.pages.num_shared),
+        ).flatten(1)
+        return out
+
+
+def _fp32_pages(heads: Heads) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The shapes of a page's keys and values."""
+    kv_heads, size = heads.key_size
+    return (kv_heads, size, PAGE), (kv_heads, PAGE, size)
+
+
+# ---- both ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _places(rows: Sequence[Row]) -> Tensor:
+    """Of all tokens of prompts, one after the other, their places counted over all pages: (T,)."""
+    own = (torch.arange(row.length) for row in rows)
+    return torch.cat([torch.tensor(row.pages)[each // PAGE] * PAGE + each % PAGE for row, each in zip(rows, own, strict=True)])
+
+
+def _table(rows: Sequence[Row]) -> Tensor:
+    """(R, P) int32: each row's pages, filled up with the first."""
+    most = max(len(row.pages) for row in rows)
+    return torch.tensor([[*row.pages, *[0] * (most - len(row.pages))] for row in rows], dtype=torch.int32)

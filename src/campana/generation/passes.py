@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from campana.generation.attention import PromptPass, StepPass
 from campana.generation.kv import Pages, Row, Shelf
 from campana.generation.lean import Lent
-from campana.generation.paged import BeginningPass, PagedPromptPass, PagedStepPass
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 def open_rows(forward: Lent, token_ids: Sequence[int] = ()) -> Shelf | Pages:
     """Where the rows of a run keep their keys, after `token_ids`, which all begin with: pages where compiled code computes the attention of
     all layers. Else a shelf, and nothing is shared: with torch a token's bits could depend on what was read with it."""
-    if forward.compiled is None:
+    if forward.paged is None:
         return Shelf()
     ids = token_ids or (0,)
-    work = BeginningPass(len(ids), forward.compiled)
+    work = forward.paged.beginning(len(ids))
     forward(ids, range(len(ids)), work, [len(ids) - 1])
     if not work.is_taken:
         return Shelf()
@@ -45,8 +44,8 @@ def read_prompts(forward: Lent, rows: Sequence[Row], kept: Shelf | Pages) -> Ten
     positions = [first + place for row in rows for place in range(row.length)]
     ends = [end - 1 for end in accumulate(row.length for row in rows)]
     if isinstance(kept, Pages):
-        assert forward.compiled is not None
-        return forward(ids, positions, PagedPromptPass(rows, kept, forward.compiled), ends)
+        assert forward.paged is not None
+        return forward(ids, positions, forward.paged.prompts(rows, kept), ends)
     return forward(ids, positions, PromptPass(rows, forward.compiled), ends)
 
 
@@ -55,8 +54,8 @@ def read_step(forward: Lent, kept: Shelf | Pages) -> Tensor:
     kept.advance()
     rows = kept.rows
     if isinstance(kept, Pages):
-        assert forward.compiled is not None
-        work = PagedStepPass(kept, forward.compiled)
+        assert forward.paged is not None
+        work = forward.paged.step(kept)
     else:
         work = StepPass(kept)
     positions = [kept.num_shared + row.length for row in rows]

@@ -4,6 +4,7 @@
     out, lse = compiled.attention.forward(q, k, v, bounds, scale=1 / 8, window=None)
     out, inverse = compiled.elementwise.norm(x, weight, eps=1e-5)
 
-For bf16 on CPUs with AVX512-BF16. Whatever is here has a form in torch's own operations as well, which is used everywhere else.
+`bf16`: training, reading and answers on CPUs with AVX512-BF16; `fp32`: the attention of answers on those with AVX2. Whatever is here has
+a form in torch's own operations as well, which is used everywhere else.
 Nothing is imported here: plans ask `build` without loading torch.
 """

@@ -1,9 +1,9 @@
-"""The C files of this package -> one shared library in the cache, loaded: compiled once for a source, a compiler and its flags.
+"""The C files of this package -> shared libraries in the cache, loaded: compiled once for a source, a compiler and its flags.
 
-    library = load(cache_dir)
+    library = load(BF16, cache_dir)     # the files of native/bf16; FP32: those of native/fp32
 
 The OpenMP runtime is torch's own, which is loaded already: a second one would fight it for the cores, so the library is linked without
-and GCC compiles it (another compiler asks for another runtime). Refuses (`Unavailable`) processors without `INSTRUCTIONS`, machines
+and GCC compiles it (another compiler asks for another runtime). Refuses (`Unavailable`) processors without the instructions, machines
 without GCC, and what GCC refuses, each with its reason.
 """
 
@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -22,37 +23,55 @@ from pathlib import Path
 from campana.errors import ModelError
 from campana.models.cache import locked, publish
 
-INSTRUCTIONS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16")
-"""As Linux names them. AMD's Zen 4 and Intel's Cooper Lake and Sapphire Rapids have all, and so has what came after them."""
-FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fopenmp", "-mfma", *(f"-m{name.replace('_', '')}" for name in INSTRUCTIONS))
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fopenmp")
 LIBRARY = "library.so"
+_PACKAGE = Path(str(files("campana.native")))
+
+
+@dataclass(frozen=True)
+class Code:
+    """The C files of one folder here, and what a processor must have for them."""
+
+    folder: str
+    instructions: tuple[str, ...]
+    """As Linux names them."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """GCC's."""
+        return (*FLAGS, *(f"-m{name.replace('_', '')}" for name in self.instructions))
+
+
+BF16 = Code("bf16", ("fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"))
+"""AMD's Zen 4 and Intel's Cooper Lake and Sapphire Rapids have all of these, and so has what came after them."""
+FP32 = Code("fp32", ("avx2", "fma"))
+"""Every x86 processor of the last ten years."""
 
 
 class Unavailable(Exception):  # noqa: N818 (a state of the machine, which callers answer with another form)
     """Compiled code cannot be had here; the message says why."""
 
 
-def lacks_compiler() -> bool:
+def lacks_compiler(code: Code) -> bool:
     """Whether only GCC is missing: the processor has the instructions. Asked without loading anything."""
-    return shutil.which("gcc") is None and set(INSTRUCTIONS) <= _instructions_here()
+    return shutil.which("gcc") is None and set(code.instructions) <= _instructions_here()
 
 
 @cache
-def load(cache_dir: Path) -> ctypes.CDLL:
+def load(code: Code, cache_dir: Path) -> ctypes.CDLL:
     """The library, compiled now (a second or two) where the cache does not hold it. Raises Unavailable."""
-    missing = set(INSTRUCTIONS) - _instructions_here()
+    missing = set(code.instructions) - _instructions_here()
     if missing:
         raise Unavailable(f"this processor lacks {', '.join(sorted(missing))}")
     compiler = shutil.which("gcc")
     if compiler is None:
         raise Unavailable("there is no C compiler (gcc) to build them with")
-    folder = Path(str(files("campana.native")))
-    entry = cache_dir / "native" / _identity(folder, compiler)
+    entry = cache_dir / "native" / _identity(code, compiler)
     try:
         with locked(entry):
             with contextlib.suppress(OSError):  # absent or damaged: made anew
                 return _open(entry / LIBRARY)
-            publish(lambda target: _compile(compiler, folder, target), entry)
+            publish(lambda target: _compile(compiler, code, target), entry)
             return _open(entry / LIBRARY)
     except (OSError, ModelError) as error:
         raise Unavailable(f"they could not be built or loaded: {error}") from error
@@ -63,18 +82,18 @@ def _open(path: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _identity(folder: Path, compiler: str) -> str:
+def _identity(code: Code, compiler: str) -> str:
     version = subprocess.run([compiler, "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=False).stdout
-    sources = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.[ch]"))]
-    return hashlib.sha256("\0".join((version, *FLAGS, *sources)).encode()).hexdigest()[:16]
+    sources = [path.read_text(encoding="utf-8") for path in (_PACKAGE / "base.h", *sorted((_PACKAGE / code.folder).glob("*.[ch]")))]
+    return hashlib.sha256("\0".join((version, *code.flags, *sources)).encode()).hexdigest()[:16]
 
 
-def _compile(compiler: str, folder: Path, target: Path) -> None:
+def _compile(compiler: str, code: Code, target: Path) -> None:
     """Compiled with -fopenmp and linked without: the runtime's names are found in torch's when the library is loaded."""
     objects: list[str] = []
-    for source in sorted(folder.glob("*.c")):
+    for source in sorted((_PACKAGE / code.folder).glob("*.c")):
         objects.append(str(target / f"{source.stem}.o"))
-        _run(compiler, *FLAGS, "-c", str(source), "-o", objects[-1])
+        _run(compiler, *code.flags, "-c", str(source), "-o", objects[-1])
     _run(compiler, "-shared", *objects, "-lm", "-o", str(target / LIBRARY))
     for name in objects:
         Path(name).unlink()

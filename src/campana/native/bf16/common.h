@@ -1,23 +1,12 @@
-/* What the C files share: types, rounding, 2^x. */
+/* What the C files for bf16 share: types, rounding, 2^x. */
 
 #ifndef CAMPANA_COMMON_H
 #define CAMPANA_COMMON_H
 
-#include <immintrin.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../base.h"
 
 typedef uint16_t bf16;
 typedef __m512 f16x; /* 16 floats */
-
-#define INLINE static inline __attribute__((always_inline))
-#define LOG2_E 1.44269504f
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-INLINE int64_t up(int64_t a, int64_t to) { return (a + to - 1) / to * to; }
 
 INLINE __m256i narrow(f16x x) { return (__m256i)_mm512_cvtneps_pbh(x); }
 INLINE f16x widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
