@@ -335,8 +335,13 @@ def test_a_model_that_nobody_has_seen_is_asked_for(study: Study, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("kind", "precision", "lacks", "told"),
-    [("tune", "bf16", True, True), ("tune", "bf16", False, False), ("tune", "fp32", True, False)]
-    + [("answers", "fp32", True, True), ("answers", "fp32", False, False)],
+    [
+        ("tune", "bf16", True, True),
+        ("tune", "bf16", False, False),
+        ("tune", "fp32", True, False),
+        ("answers", "fp32", True, True),
+        ("answers", "fp32", False, False),
+    ],
 )
 def test_a_machine_that_only_lacks_a_compiler_is_told_so(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, lacks: bool, told: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -179,20 +179,24 @@ def made(form: str, family: str, models: Models, request: pytest.FixtureRequest)
     return copy.deepcopy(models(family)).to(torch.bfloat16 if form == "bf16" else torch.float32), None
 
 
-def test_products_in_blocks_give_the_same_answers(
-    models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("allowed", "tried"), [("one order", 2), ("blocks", 3)])
+def test_products_in_one_order_or_in_blocks_give_the_same_answers(
+    allowed: str, tried: int, models: Models, requests: list[Request], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = models("qwen2")
-    whole = run(Packed(), model, requests, Greedy())
-    tried: list[int | None] = []
+    monkeypatch.setattr(lean, "LONG", 96)
+    monkeypatch.setattr(invariance, "LONG", 96)
+    model, asked = models("qwen2"), [Request(f"{each.id}/{k}", each.prompt_ids) for each in requests for k in range(4)]
+    whole = run(Packed(), model, asked, Greedy())
+    ways: list[tuple[int | None, int | None]] = []
 
-    def only_in_blocks(forward: lean.Lent, sizes: object) -> bool:
-        tried.append(forward.block_rows)
-        return forward.block_rows is not None
+    def only(forward: lean.Lent, sizes: Sequence[int]) -> bool:
+        ways.append((forward.long_rows, forward.block_rows))
+        assert max(sizes) >= lean.LONG
+        return forward.long_rows is None and (allowed == "one order" or forward.block_rows is not None)
 
-    monkeypatch.setattr(invariance, "rows_are_independent", only_in_blocks)
-    assert run(Packed(), model, requests, Greedy()) == whole
-    assert tried == [None, lean.QUANTUM]
+    monkeypatch.setattr(invariance, "rows_are_independent", only)
+    assert run(Packed(), model, asked, Greedy()) == whole
+    assert ways == [(96, None), (None, None), (None, lean.QUANTUM)][:tried]
 
 
 def test_with_thread_counts_that_split_vectors_rows_are_still_independent() -> None:

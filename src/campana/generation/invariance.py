@@ -2,7 +2,7 @@
 
 It owns three questions.
 - Are matrix products the same to the bit for a row, whatever the number of rows and its place among them? If not (another BLAS), they are
-  done in blocks of one fixed size, in which only the place could matter.
+  all made in one order; or in blocks of one fixed size, in which only the place could matter.
 - Are element-wise kernels? torch computes what is left of a thread's share after its vectors in scalar code, whose `exp` rounds otherwise,
   and shares of three threads end at odd places. If not, the passes run with two threads, whose shares are whole vectors.
 - Do the logits of a prompt and one step agree with the model's own forward, alone and among others, and after a beginning that was read
@@ -29,14 +29,14 @@ from torch import Tensor
 from campana.errors import ModelError
 from campana.generation.engine import Request
 from campana.generation.kv import Row
-from campana.generation.lean import QUANTUM, Lent
+from campana.generation.lean import LONG, QUANTUM, Lent
 from campana.generation.passes import open_rows, read_prompts, read_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SIZES = (32, 64, 96, 128, 160, 352, 736)
-"""Numbers of rows that are tried: each at which MKL was seen to change its blocking, and some between."""
+_SIZES = (32, 64, 96, 128, 160, 352, LONG, 736)
+"""Numbers of rows that are tried: each at which MKL was seen to change its blocking, or we the order, and some between."""
 
 _BIG_WEIGHT = 1 << 24
 """Elements of a weight from which on only the small sizes are tried: the output layer, which never sees many rows."""
@@ -56,8 +56,8 @@ def plain_logits(model: PreTrainedModel, probe: Sequence[int]) -> Tensor:
 
 
 def settle(forward: Lent, longest_pass: int, most_rows: int) -> None:
-    """Choose the fastest way of computing in which rows are independent: all rows of a product at once or in blocks of `QUANTUM`; all
-    threads or two. ModelError: there is none.
+    """Choose the fastest way of computing in which rows are independent: all rows of a product at once, many in the order that suits many,
+    or in blocks of `QUANTUM`; all threads or two. ModelError: there is none.
     """
     sizes = [size for size in _SIZES if size < longest_pass] + [-(-longest_pass // QUANTUM) * QUANTUM]
     few = [size for size in sizes if size < most_rows + QUANTUM]
@@ -66,8 +66,8 @@ def settle(forward: Lent, longest_pass: int, most_rows: int) -> None:
         forward.num_threads = num_threads
         if not elements_are_independent(forward, sizes, few):
             continue
-        for block_rows in (None, QUANTUM):
-            forward.block_rows = block_rows
+        for long_rows, block_rows in ((LONG, None), (None, None), (None, QUANTUM)):
+            forward.long_rows, forward.block_rows = long_rows, block_rows
             if rows_are_independent(forward, sizes):
                 return
     raise ModelError(

@@ -8,7 +8,8 @@ It owns the loan: inside `lent(model)` the model answers to `Lent.__call__` and 
 Matrix products. In bf16 their weights are packed ahead (`models.prepacked`). In fp32, measured on two Zen 3 cores (MKL;
 benchmarks/NOTES.md), for 32 to 256 rows `W @ x.T` takes 0.65 to 0.9 of the time of `x @ W.T`, which is what `nn.Linear` calls. So linear
 layers compute the former. The result is left as it comes (features by rows) where a layer widens by more than 2: what follows is
-element-wise, and the next product wants that form; else it is laid out by rows.
+element-wise, and the next product wants that form; else it is laid out by rows. From `LONG` rows on that layout costs a fifth of the
+product, and `nn.Linear`'s order none: so prompts are read in it, where it makes the same bits (MKL's does).
 
 Rows are padded to a multiple of `QUANTUM`: below 12 rows MKL takes other kernels, and torch's element-wise and reduction kernels treat
 the last elements of an odd size in scalar code whose roundings differ. From there on each row's result is the same to the bit whatever
@@ -47,6 +48,9 @@ QUANTUM = 32
 WIDE = 2
 """A linear layer with more than so many outputs an input keeps the result in the order in which the product leaves it."""
 
+LONG = 512
+"""Rows from which on a linear layer computes in float32 what `nn.Linear` calls."""
+
 
 class Lent:
     """A model's forward for packed tokens. Made by `lent`."""
@@ -59,6 +63,8 @@ class Lent:
         self.paged = paged
         """What computes attention over pages; None: torch, over a shelf."""
         self._turning = () if compiled is None else turning_files(model, compiled.elementwise)
+        self.long_rows: int | None = LONG
+        """None: products of any number of rows are in one order. Else from so many on in the other."""
         self.block_rows: int | None = None
         """None: a matrix product takes all rows at once. Else it is done in blocks of so many."""
         self.num_threads = torch.get_num_threads()
@@ -130,6 +136,8 @@ class Lent:
         if weight.dtype != torch.float32:
             return self._weights.product(module, x_RI)
         with quick_products():
+            if self.long_rows is not None and len(x_RI) >= self.long_rows:
+                return nn.functional.linear(x_RI, weight, bias)
             out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
         return out_OR.t() if weight.shape[0] > WIDE * weight.shape[1] else out_OR.t().contiguous()
 
