@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def compiled() -> Compiled:
-    """The compiled code of this machine, or a skip that says why there is none."""
+    """Compiled code for bf16, or a skip that says why there is none."""
     try:
         return Compiled.load(default_cache_dir())
     except Unavailable as error:

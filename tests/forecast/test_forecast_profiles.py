@@ -35,6 +35,7 @@ from campana.forecast.timed_tuning import (
 )
 from campana.forecast.totals import add_up, warnings
 from campana.models.shape import Shape
+from campana.native.build import BF16, FP32
 from campana.stages.tune import Tune
 from campana.study import Study, load_study
 from campana.tuning.methods.full import Full
@@ -346,7 +347,8 @@ def test_a_model_that_nobody_has_seen_is_asked_for(study: Study, tmp_path: Path)
 def test_a_machine_that_only_lacks_a_compiler_is_told_so(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, lacks: bool, told: bool
 ) -> None:
-    monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda _code: lacks)
+    wanted = BF16 if kind == "tune" else FP32
+    monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda code: lacks and code is wanted)
     monkeypatch.setattr("shutil.which", lambda name: None)
     stage = tune_of(study, 1) if kind == "tune" else study.arms[1].stages.generate[0]
     stage = dataclasses.replace(stage, spec=stage.spec.model_copy(update={"precision": precision}))

@@ -22,6 +22,7 @@ from campana.generation.loop import is_paged
 from campana.generation.passes import open_rows, read_prompts, read_step
 from campana.generation.schedule import WORTHWHILE
 from campana.native.compiled import Compiled, ForAnswers
+from campana.native.tokens import Tokens
 
 FAMILIES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
 COMPILED = ("bf16, compiled", "fp32, compiled")
@@ -38,12 +39,15 @@ def generated(model: Any, request: Request, max_new: int, stops: frozenset[int])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_answers_are_those_of_transformers_generate(family: str, models: Models, requests: list[Request], run: Run) -> None:
+def test_greedy_answers_are_those_of_transformers_generate(
+    family: str, models: Models, requests: list[Request], run: Run, tokens: Tokens
+) -> None:
     model, asked = models(family), requests[:12]
     stops = frozenset(range(60))
     expected = {request.id: generated(model, request, 16, stops) for request in asked}
     assert {completion.finish for completion in expected.values()} == {"stop", "length"}, "the test needs both ends"
     assert run(Packed(), model, asked, Greedy()) == expected
+    assert run(Packed(), model, asked, Greedy(), compiled=tokens) == expected
     assert run(Transformers(batch_size=5), model, asked, Greedy()) == expected
 
 
@@ -186,7 +190,10 @@ def test_products_in_one_order_or_in_blocks_give_the_same_answers(
     monkeypatch.setattr(lean, "LONG", 96)
     monkeypatch.setattr(invariance, "LONG", 96)
     model, asked = models("qwen2"), [Request(f"{each.id}/{k}", each.prompt_ids) for each in requests for k in range(4)]
+    linear, by_rows = torch.nn.functional.linear, list[int]()
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *others: by_rows.append(len(x)) or linear(x, *others))
     whole = run(Packed(), model, asked, Greedy())
+    assert sum(rows >= 96 for rows in by_rows) > 20, "prompts were not read in the other order"
     ways: list[tuple[int | None, int | None]] = []
 
     def only(forward: lean.Lent, sizes: Sequence[int]) -> bool:

@@ -29,7 +29,7 @@ from torch import Tensor
 from campana.errors import ModelError
 from campana.generation.engine import Request
 from campana.generation.kv import Row
-from campana.generation.lean import LONG, QUANTUM, Lent
+from campana.generation.lean import LONG, QUANTUM, Lent, is_wide
 from campana.generation.passes import open_rows, read_prompts, read_step
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _SIZES = (32, 64, 96, 128, 160, 352, LONG, 736)
 """Numbers of rows that are tried: each at which MKL was seen to change its blocking, or we the order, and some between."""
 
 _BIG_WEIGHT = 1 << 24
-"""Elements of a weight from which on only the small sizes are tried: the output layer, which never sees many rows."""
+"""Elements of a weight from which on few sizes are tried: the small ones, and the first in the other order where it is ever taken."""
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Largest difference of a logit from transformers', over the largest logit; rounding of another order of sums stays a tenth of it."""
@@ -99,7 +99,8 @@ def rows_are_independent(forward: Lent, sizes: Sequence[int]) -> bool:
     """Whether every linear layer's rows are the same to the bit for all these numbers of rows, and at another place."""
     generator = torch.Generator().manual_seed(0)
     for module in forward.linears:
-        tried = [size for size in sizes if size <= 2 * QUANTUM or module.weight.numel() < _BIG_WEIGHT]
+        few = (QUANTUM, 2 * QUANTUM) if is_wide(module) else (QUANTUM, 2 * QUANTUM, LONG)
+        tried = [size for size in sizes if size in few or module.weight.numel() < _BIG_WEIGHT]
         x_RI = torch.randn(max(tried), module.in_features, generator=generator).to(module.weight.dtype)
         with torch.no_grad(), forward.threads():
             expected = forward.linear(module, x_RI)

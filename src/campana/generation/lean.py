@@ -9,7 +9,8 @@ Matrix products. In bf16 their weights are packed ahead (`models.prepacked`). In
 benchmarks/NOTES.md), for 32 to 256 rows `W @ x.T` takes 0.65 to 0.9 of the time of `x @ W.T`, which is what `nn.Linear` calls. So linear
 layers compute the former. The result is left as it comes (features by rows) where a layer widens by more than 2: what follows is
 element-wise, and the next product wants that form; else it is laid out by rows. From `LONG` rows on that layout costs a fifth of the
-product, and `nn.Linear`'s order none: so prompts are read in it, where it makes the same bits (MKL's does).
+product, and `nn.Linear`'s order none: so prompts are read in it, where it makes the same bits (MKL's does). How a result lies never
+depends on the number of rows, for a reduction over it (a norm of each head) could.
 
 Rows are padded to a multiple of `QUANTUM`: below 12 rows MKL takes other kernels, and torch's element-wise and reduction kernels treat
 the last elements of an odd size in scalar code whose roundings differ. From there on each row's result is the same to the bit whatever
@@ -49,7 +50,7 @@ WIDE = 2
 """A linear layer with more than so many outputs an input keeps the result in the order in which the product leaves it."""
 
 LONG = 512
-"""Rows from which on a linear layer computes in float32 what `nn.Linear` calls."""
+"""Rows from which on a linear layer whose result is laid out by rows computes, in float32, what `nn.Linear` calls."""
 
 
 class Lent:
@@ -136,10 +137,15 @@ class Lent:
         if weight.dtype != torch.float32:
             return self._weights.product(module, x_RI)
         with quick_products():
-            if self.long_rows is not None and len(x_RI) >= self.long_rows:
+            if not is_wide(module) and self.long_rows is not None and len(x_RI) >= self.long_rows:
                 return nn.functional.linear(x_RI, weight, bias)
             out_OR = torch.mm(weight, x_RI.t()) if bias is None else torch.addmm(bias[:, None], weight, x_RI.t())
-        return out_OR.t() if weight.shape[0] > WIDE * weight.shape[1] else out_OR.t().contiguous()
+        return out_OR.t() if is_wide(module) else out_OR.t().contiguous()
+
+
+def is_wide(module: nn.Linear) -> bool:
+    """Whether its float32 result is left features by rows."""
+    return module.weight.shape[0] > WIDE * module.weight.shape[1]
 
 
 def _bias(module: nn.Linear) -> Tensor | None:

@@ -61,6 +61,8 @@ class Tokens:
         """Write tokens into pages: each to its place (int64), counted over all pages of all slabs."""
         key, value = key_TKD.contiguous(), value_TKD.contiguous()
         assert len(key) == len(value) == len(places_T)
+        assert places_T.dtype == torch.int64
+        assert places_T.is_contiguous()
         where = (ctypes.c_void_p(x.data_ptr()) for x in (key, value, places_T))
         num, threads = ctypes.c_int64(len(places_T)), ctypes.c_int(torch.get_num_threads())
         kept, tables = _pages(slabs)
@@ -83,8 +85,8 @@ class Tokens:
         """(T, H, D): each token over the first `lengths_T` (int64, at least 1) keys in the pages of its row, its own the last of them.
 
         `pages_RP`: int32, the pages of each row in the order of its tokens, filled up with any; `rows_T`: int32. `window`: a token sees
-        that many keys, its own included. `new`: keys and values (T, K, D) of these tokens, written into their places first; None: they
-        are there. `shared`: pages, and their number of tokens, that come before all of a row's, the same for every row.
+        that many keys, its own included. `new`: keys and values (T, K, D) of these tokens, one of each row, written into their places
+        first; None: they are there. `shared`: pages, and their number of tokens, that come before all of a row's, the same for every row.
         """
         query = query_THD.contiguous()
         out = torch.empty_like(query)
@@ -93,7 +95,10 @@ class Tokens:
         assert num == len(rows_T) == len(lengths_T)
         assert pages_RP.dtype == rows_T.dtype == torch.int32
         assert lengths_T.dtype == torch.int64
-        assert pages_RP.is_contiguous()
+        assert all(x.is_contiguous() for x in (pages_RP, rows_T, lengths_T))
+        assert all(x.shape == (num, *slabs[0][1].shape[1::2]) for x in own)
+        assert query.shape[1] % slabs[0][1].shape[1] == 0
+        assert query.shape[2] == slabs[0][1].shape[3]
         assert pages_RP.shape[1] * PAGE >= longest
         assert int(lengths_T.min()) > 0
         kept, tables = _pages(slabs)

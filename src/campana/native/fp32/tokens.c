@@ -23,7 +23,7 @@ typedef struct {
 typedef struct {
   const Pages *kept, *shared; /* shared: what all rows begin with, in one slab */
   const float *q;             /* (T, H, D) */
-  const float *k, *v;         /* (T, K, D): written to the last place that each token sees, before it is computed; or NULL: all are there */
+  const float *k, *v;         /* (T, K, D), of one token a row: written to the last place that it sees; or NULL: all are there */
   const int64_t *lengths;     /* (T,): keys in its row's pages that a token sees, its own included */
   const int32_t *rows;        /* (T,): the row of a token */
   const int32_t *pages;       /* (R, width): a row's pages, in the order of its tokens */
@@ -209,7 +209,7 @@ int campana_tokens_attend(const Tokens *s, int64_t tokens, int64_t longest) {
     if (!shares || !spans)
 #pragma omp atomic write
       failed = 1;
-#pragma omp for schedule(dynamic, 8)
+#pragma omp for schedule(dynamic, 1)
     for (int64_t t = 0; t < tokens; t++) {
       if (!shares || !spans) continue;
       const int32_t *pages = s->pages + s->rows[t] * s->width;
