@@ -17,11 +17,14 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY)
 	$(BIN)/campana run studies/quickstart.yaml
 
+# Several tests at a time, each on one thread: threads of two tests on one core wait for each other many times as long as they work.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist worksteal
+
 test: $(READY)
-	$(BIN)/pytest -q
+	$(TESTS)
 
 test-fast: $(READY)
-	$(BIN)/pytest -q -m 'not slow'
+	$(TESTS) -m 'not slow'
 
 check: $(READY)
 	$(BIN)/ruff check src tests benchmarks studies

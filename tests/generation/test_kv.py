@@ -14,6 +14,7 @@ from campana.generation.engine import Request
 from campana.generation.kv import Pages, Row, Shelf, capacity_for, pages_for
 
 SIZE = (2, 3)
+PAGE_SHAPE = (SIZE[0], kv.PAGE, SIZE[1])
 LIKE = torch.zeros(1)
 
 
@@ -97,7 +98,7 @@ def test_a_page_is_one_rows_and_holds_its_next_token(actions: list[int]) -> None
         assert len(set(held)) == len(held)
         assert [len(row.pages) for row in kept.rows] == [pages_for(row.length + 1) for row in kept.rows]
         most = max(most, len(held))
-        slabs = kept.slabs(0, SIZE, SIZE, LIKE)
+        slabs = kept.slabs(0, PAGE_SHAPE, PAGE_SHAPE, LIKE)
         assert len(slabs) * kv.SLAB >= len(held)
         assert (len(slabs) - 1) * kv.SLAB < most, "pages that are free are used before memory is taken"
-        assert all(part.shape == (kv.SLAB, SIZE[0], kv.PAGE, SIZE[1]) for slab in slabs for part in slab)
+        assert all(part.shape == (kv.SLAB, *PAGE_SHAPE) for slab in slabs for part in slab)
