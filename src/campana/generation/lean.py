@@ -64,8 +64,9 @@ class Lent:
         self.paged = paged
         """What computes attention over pages; None: torch, over a shelf."""
         self._turning = () if compiled is None else turning_files(model, compiled.elementwise)
-        self.long_rows: int | None = LONG
-        """None: products of any number of rows are in one order. Else from so many on in the other."""
+        self.long_rows: int | None = None
+        """None, until it is proved that they make the same bits: products of any number of rows are in one order. Else from so many on in
+        the other."""
         self.block_rows: int | None = None
         """None: a matrix product takes all rows at once. Else it is done in blocks of so many."""
         self.num_threads = torch.get_num_threads()
