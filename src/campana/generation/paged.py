@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from campana.generation.attention import Heads, Pass
+    from campana.native.pages import Slabs
 
 
 class BeginningPass(Protocol):
@@ -114,9 +115,12 @@ class _Bf16Prompts:
         self._pages, self._compiled = pages, compiled
         lengths, shared = torch.tensor([row.length for row in rows]), pages.num_shared
         self._bounds = torch.nn.functional.pad((lengths + shared).cumsum(0), (1, 0)).int()
-        self._places_T = _places(rows)
+        own = [torch.arange(row.length) for row in rows]
+        self._places_T = torch.cat(
+            [torch.tensor(row.pages)[each // PAGE] * PAGE + each % PAGE for row, each in zip(rows, own, strict=True)]
+        )
         starts = (lengths.cumsum(0) - lengths + shared).tolist()
-        both = ((torch.arange(shared), start + torch.arange(row.length)) for start, row in zip(starts, rows, strict=True))
+        both = ((torch.arange(shared), start + each) for start, each in zip(starts, own, strict=True))
         self._whole = torch.cat([part for pair in both for part in pair])
         """Of each whole prompt, its tokens' places among those of the beginning and then those of the pass."""
 
@@ -184,69 +188,62 @@ class PagedFp32:
     def prompts(self, rows: Sequence[Row], pages: Pages) -> Pass:
         """See `Paged`."""
         lengths_T = torch.cat([torch.arange(1, row.length + 1) for row in rows])
-        rows_T = torch.repeat_interleave(torch.tensor([row.length for row in rows]))
-        return _Fp32Tokens(self.tokens, pages, _table(rows), rows_T.int(), lengths_T, _places(rows))
+        rows_T = torch.repeat_interleave(torch.tensor([row.length for row in rows])).int()
+        return _Fp32Pass(pages, _Fp32Batch(self.tokens, _table(rows), rows_T, lengths_T))
 
     def step(self, pages: Pages) -> Pass:
         """See `Paged`."""
         lengths_T = torch.tensor([row.length + 1 for row in pages.rows])
-        return _Fp32Tokens(self.tokens, pages, _table(pages.rows), torch.arange(len(pages.rows), dtype=torch.int32), lengths_T, None)
+        rows_T = torch.arange(len(pages.rows), dtype=torch.int32)
+        return _Fp32Pass(pages, _Fp32Batch(self.tokens, _table(pages.rows), rows_T, lengths_T))
+
+
+class _Fp32Batch:
+    """Some tokens: the row of each, how many keys of its pages it sees, and so the place of its own key."""
+
+    def __init__(self, tokens: Tokens, pages_RP: Tensor, rows_T: Tensor, lengths_T: Tensor) -> None:
+        self.tokens, self._pages_RP, self._rows_T, self._lengths_T = tokens, pages_RP, rows_T, lengths_T
+        last_T = lengths_T - 1
+        self._places_T = pages_RP[rows_T.long(), last_T // PAGE] * PAGE + last_T % PAGE
+
+    def attend(self, heads: Heads, slabs: Slabs, shared: tuple[tuple[Tensor, Tensor], int] | None = None) -> Tensor:
+        """Keep their keys and values, then compute them: (T', H * D), zero after the T tokens."""
+        out, end = heads.empty_output(), len(self._rows_T)
+        query_THD, key_TKD, value_TKD = heads.first(end)
+        self.tokens.keep(key_TKD, value_TKD, slabs, self._places_T)
+        tokens = (self._pages_RP, self._rows_T, self._lengths_T)
+        found = self.tokens.attend(query_THD, slabs, *tokens, scale=heads.scaling, window=heads.window, shared=shared)
+        out[:end] = found.flatten(1)
+        return out
 
 
 class _Fp32Beginning:
     def __init__(self, num_tokens: int, tokens: Tokens) -> None:
-        self._tokens = tokens
         self.beginning = Beginning(num_tokens)
         self.is_taken = True
-        self._lengths_T = torch.arange(1, num_tokens + 1)
-        self._pages_1P = torch.arange(pages_for(num_tokens), dtype=torch.int32)[None]
+        self._num_pages = pages_for(num_tokens)
+        pages_1P = torch.arange(self._num_pages, dtype=torch.int32)[None]
+        self._batch = _Fp32Batch(tokens, pages_1P, torch.zeros(num_tokens, dtype=torch.int32), torch.arange(1, num_tokens + 1))
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        out, end = heads.empty_output(), self.beginning.num_tokens
-        query_THD, key_TKD, value_TKD = heads.first(end)
-        if heads.softcap is not None or not self._tokens.takes(query_THD, value_TKD):
+        query_THD, _, value_TKD = heads.first(self.beginning.num_tokens)
+        if heads.softcap is not None or not self._batch.tokens.takes(query_THD, value_TKD):
             self.is_taken = False
-            return out
-        keys, values = (key_TKD.new_empty((self._pages_1P.shape[1], *page)) for page in _fp32_pages(heads))
-        self._tokens.keep(key_TKD, value_TKD, [(keys, values)], self._lengths_T - 1)
-        rows_T = torch.zeros(end, dtype=torch.int32)
-        found = self._tokens.attend(
-            query_THD, [(keys, values)], self._pages_1P, rows_T, self._lengths_T, scale=heads.scaling, window=heads.window
-        )
-        out[:end] = found.flatten(1)
+            return heads.empty_output()
+        keys, values = (heads.key_KTD.new_empty((self._num_pages, *page)) for page in _fp32_pages(heads))
         self.beginning.kept[layer] = keys, values
-        return out
+        return self._batch.attend(heads, [(keys, values)])
 
 
 @dataclass(frozen=True)
-class _Fp32Tokens:
-    tokens: Tokens
+class _Fp32Pass:
     pages: Pages
-    pages_RP: Tensor
-    rows_T: Tensor
-    lengths_T: Tensor
-    places_T: Tensor | None
-    """Where the tokens' keys go, before any is computed; None: one token a row, whose key goes to the row's end."""
+    batch: _Fp32Batch
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
-        out, end = heads.empty_output(), len(self.rows_T)
-        query_THD, key_TKD, value_TKD = heads.first(end)
         slabs = self.pages.slabs(layer, *_fp32_pages(heads), heads.key_KTD)
-        if self.places_T is not None:
-            self.tokens.keep(key_TKD, value_TKD, slabs, self.places_T)
         begin = self.pages.beginning.kept.get(layer)
-        out[:end] = self.tokens.attend(
-            query_THD,
-            slabs,
-            self.pages_RP,
-            self.rows_T,
-            self.lengths_T,
-            scale=heads.scaling,
-            window=heads.window,
-            new=(key_TKD, value_TKD) if self.places_T is None else None,
-            shared=None if begin is None else (begin, self.pages.num_shared),
-        ).flatten(1)
-        return out
+        return self.batch.attend(heads, slabs, None if begin is None else (begin, self.pages.num_shared))
 
 
 def _fp32_pages(heads: Heads) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -256,12 +253,6 @@ def _fp32_pages(heads: Heads) -> tuple[tuple[int, int, int], tuple[int, int, int
 
 
 # ---- both ----------------------------------------------------------------------------------------------------------------------------
-
-
-def _places(rows: Sequence[Row]) -> Tensor:
-    """Of all tokens of prompts, one after the other, their places counted over all pages: (T,)."""
-    own = (torch.arange(row.length) for row in rows)
-    return torch.cat([torch.tensor(row.pages)[each // PAGE] * PAGE + each % PAGE for row, each in zip(rows, own, strict=True)])
 
 
 def _table(rows: Sequence[Row]) -> Tensor:

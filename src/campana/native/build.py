@@ -45,7 +45,7 @@ class Code:
 BF16 = Code("bf16", ("fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"))
 """AMD's Zen 4 and Intel's Cooper Lake and Sapphire Rapids have all of these, and so has what came after them."""
 FP32 = Code("fp32", ("avx2", "fma"))
-"""Every x86 processor of the last ten years."""
+"""Intel's processors from Haswell (2013) on but for some Pentium, Celeron and Atom, and AMD's from Excavator (2015) on."""
 
 
 class Unavailable(Exception):  # noqa: N818 (a state of the machine, which callers answer with another form)

@@ -14,24 +14,16 @@ Shapes: R rows, T tokens, P most pages of a row, H query heads, K key/value head
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from campana.native.pages import Slabs, keep, pages_of
+
 HEAD_MULTIPLE = 32
 LARGEST_HEAD = 256
-Slabs = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values of all pages, (pages, K, page, D) each; all slabs of one size."""
-
-
-class _Pages(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("keys", "values")),
-        *((name, ctypes.c_int64) for name in ("kv_heads", "size", "page", "slab")),
-    )
 
 
 class _Step(ctypes.Structure):
@@ -58,13 +50,7 @@ class Step:
 
     def keep(self, key_TKD: Tensor, value_TKD: Tensor, slabs: Slabs, places_T: Tensor) -> None:
         """Write tokens into pages: each to its place (int64), counted over all pages of all slabs."""
-        key, value = key_TKD.contiguous(), value_TKD.contiguous()
-        assert len(key) == len(value) == len(places_T)
-        where = (ctypes.c_void_p(x.data_ptr()) for x in (key, value, places_T))
-        num, threads = ctypes.c_int64(len(places_T)), ctypes.c_int(torch.get_num_threads())
-        kept, tables = _pages(slabs)
-        self.library.campana_keep(ctypes.byref(kept), *where, num, threads)
-        del tables  # lived as long as the call
+        keep(self.library.campana_keep, key_TKD, value_TKD, slabs, places_T)
 
     def attend(
         self,
@@ -87,7 +73,7 @@ class Step:
         query, key, value = (x.contiguous() for x in (query_RHD, key_RKD, value_RKD))
         out = torch.empty(query.shape, dtype=torch.bfloat16)
         rows, heads, size = query.shape
-        longest, kept, tables = int(lengths_R.max()), *_pages(slabs)
+        longest, kept, tables = int(lengths_R.max()), *pages_of(slabs)
         assert len(pages_RP) == rows == len(lengths_R)
         assert pages_RP.dtype == torch.int32
         assert pages_RP.is_contiguous()
@@ -101,10 +87,3 @@ class Step:
             raise MemoryError("attention: no memory for its scores")
         del tables  # lived as long as the call
         return out
-
-
-def _pages(slabs: Slabs) -> tuple[_Pages, list[Any]]:
-    """The C form, and the tables that it points to."""
-    tables = [(ctypes.c_void_p * len(slabs))(*(slab[part].data_ptr() for slab in slabs)) for part in (0, 1)]
-    pages, kv_heads, page, size = slabs[0][0].shape
-    return _Pages(*map(ctypes.addressof, tables), kv_heads, size, page, pages), tables

@@ -17,13 +17,12 @@ enum { PAGE = 32, TOGETHER = 4, LARGEST_HEAD = 256 };
 
 typedef struct {
   float *const *keys, *const *values; /* of each slab: (pages, K, D, PAGE) and (pages, K, PAGE, D) */
-  int64_t kv_heads, size, slab;       /* slab: pages of one */
+  int64_t kv_heads, size, page, slab; /* page: PAGE; slab: pages of one */
 } Pages;
 
 typedef struct {
   const Pages *kept, *shared; /* shared: what all rows begin with, in one slab */
   const float *q;             /* (T, H, D) */
-  const float *k, *v;         /* (T, K, D), of one token a row: written to the last place that it sees; or NULL: all are there */
   const int64_t *lengths;     /* (T,): keys in its row's pages that a token sees, its own included */
   const int32_t *rows;        /* (T,): the row of a token */
   const int32_t *pages;       /* (R, width): a row's pages, in the order of its tokens */
@@ -213,9 +212,8 @@ int campana_tokens_attend(const Tokens *s, int64_t tokens, int64_t longest) {
     for (int64_t t = 0; t < tokens; t++) {
       if (!shares || !spans) continue;
       const int32_t *pages = s->pages + s->rows[t] * s->width;
-      const int64_t length = s->lengths[t], each = kv_heads * size;
+      const int64_t length = s->lengths[t];
       const int64_t first = s->window ? most(0, s->shared_tokens + length - s->window) : 0, skipped = least(first, s->shared_tokens);
-      if (s->k) keep(kept, pages[(length - 1) / PAGE], (length - 1) % PAGE, s->k + t * each, s->v + t * each);
       for (int64_t h = 0; h < kv_heads; h++) {
         int64_t num = add_spans(s->shared, NULL, h, skipped, s->shared_tokens, spans, 0);
         num = add_spans(kept, pages, h, first - skipped, length, spans, num);
