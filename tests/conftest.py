@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from campana.models.cache import default_cache_dir
-from campana.native.build import FP32, Unavailable, load
+from campana.native.build import Unavailable
 from campana.native.compiled import Compiled
 from campana.native.tokens import Tokens
 
@@ -17,22 +17,36 @@ if TYPE_CHECKING:
     import torch
 
 
+def _loaded(precision: Any) -> Compiled:
+    try:
+        return Compiled.load(precision, default_cache_dir())
+    except Unavailable as error:
+        pytest.skip(f"no compiled code for {precision} here: {error}")
+
+
 @pytest.fixture(scope="session")
 def compiled() -> Compiled:
     """Compiled code for bf16, or a skip that says why there is none."""
-    try:
-        return Compiled.load(default_cache_dir())
-    except Unavailable as error:
-        pytest.skip(f"no compiled code here: {error}")
+    return _loaded("bf16")
 
 
 @pytest.fixture(scope="session")
-def tokens() -> Tokens:
-    """Compiled code for answers in fp32, or a skip that says why there is none."""
-    try:
-        return Tokens(load(FP32, default_cache_dir()))
-    except Unavailable as error:
-        pytest.skip(f"no compiled code here: {error}")
+def compiled_fp32() -> Compiled:
+    """Compiled code for fp32, or a skip that says why there is none."""
+    return _loaded("fp32")
+
+
+@pytest.fixture(scope="session", params=["bf16", "fp32"])
+def either(request: pytest.FixtureRequest) -> Compiled:
+    """Compiled code for one type and the other, or a skip that says why there is none."""
+    return _loaded(request.param)
+
+
+@pytest.fixture(scope="session")
+def tokens(compiled_fp32: Compiled) -> Tokens:
+    """What attends of single tokens in fp32."""
+    assert isinstance(compiled_fp32.step, Tokens)
+    return compiled_fp32.step
 
 
 @pytest.fixture

@@ -339,7 +339,9 @@ def test_a_model_that_nobody_has_seen_is_asked_for(study: Study, tmp_path: Path)
     [
         ("tune", "bf16", True, True),
         ("tune", "bf16", False, False),
-        ("tune", "fp32", True, False),
+        ("tune", "fp32", True, True),
+        ("tune", "fp32", False, False),
+        ("answers", "bf16", True, False),
         ("answers", "fp32", True, True),
         ("answers", "fp32", False, False),
     ],
@@ -347,7 +349,7 @@ def test_a_model_that_nobody_has_seen_is_asked_for(study: Study, tmp_path: Path)
 def test_a_machine_that_only_lacks_a_compiler_is_told_so(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, lacks: bool, told: bool
 ) -> None:
-    wanted = BF16 if kind == "tune" else FP32
+    wanted = BF16 if precision == "bf16" else FP32
     monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda code: lacks and code is wanted)
     monkeypatch.setattr("shutil.which", lambda name: None)
     stage = tune_of(study, 1) if kind == "tune" else study.arms[1].stages.generate[0]

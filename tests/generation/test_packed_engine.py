@@ -21,8 +21,7 @@ from campana.generation.kv import PAGE, SLAB, Pages, Row, Shelf
 from campana.generation.loop import is_paged
 from campana.generation.passes import open_rows, read_prompts, read_step
 from campana.generation.schedule import WORTHWHILE
-from campana.native.compiled import Compiled, ForAnswers
-from campana.native.tokens import Tokens
+from campana.native.compiled import Compiled
 
 FAMILIES = ("llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3")
 COMPILED = ("bf16, compiled", "fp32, compiled")
@@ -40,14 +39,14 @@ def generated(model: Any, request: Request, max_new: int, stops: frozenset[int])
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_answers_are_those_of_transformers_generate(
-    family: str, models: Models, requests: list[Request], run: Run, tokens: Tokens
+    family: str, models: Models, requests: list[Request], run: Run, compiled_fp32: Compiled
 ) -> None:
     model, asked = models(family), requests[:12]
     stops = frozenset(range(60))
     expected = {request.id: generated(model, request, 16, stops) for request in asked}
     assert {completion.finish for completion in expected.values()} == {"stop", "length"}, "the test needs both ends"
     assert run(Packed(), model, asked, Greedy()) == expected
-    assert run(Packed(), model, asked, Greedy(), compiled=tokens) == expected
+    assert run(Packed(), model, asked, Greedy(), compiled=compiled_fp32) == expected
     assert run(Transformers(batch_size=5), model, asked, Greedy()) == expected
 
 
@@ -174,10 +173,10 @@ def test_compiled_logits_are_as_near_to_fp32_as_torchs(family: str, models: Mode
     assert distances[1] < 1.1 * distances[0]
 
 
-def made(form: str, family: str, models: Models, request: pytest.FixtureRequest) -> tuple[Any, ForAnswers | None]:
+def made(form: str, family: str, models: Models, request: pytest.FixtureRequest) -> tuple[Any, Compiled | None]:
     """A model of the form's type, and what it is computed with."""
     if form == "fp32, compiled":
-        return models(family), request.getfixturevalue("tokens")
+        return models(family), request.getfixturevalue("compiled_fp32")
     if form == "bf16, compiled":
         return copy.deepcopy(models(f"{family}, heads of 32")).bfloat16(), request.getfixturevalue("compiled")
     return copy.deepcopy(models(family)).to(torch.bfloat16 if form == "bf16" else torch.float32), None

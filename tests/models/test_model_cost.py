@@ -111,7 +111,7 @@ def test_activation_bytes_are_what_autograd_keeps(make_llama: Callable[..., Any]
     shape = Shape.from_config(
         make_llama(num_hidden_layers=1, hidden_size=64, intermediate_size=160, num_key_value_heads=4).config.to_dict()
     )
-    assert activation_bytes_per_token(shape, method) == pytest.approx(one_layer, rel=0.06)
+    assert activation_bytes_per_token(shape, method, compiled=False) == pytest.approx(one_layer, rel=0.06)
 
 
 shapes = st.builds(

@@ -1,4 +1,4 @@
-"""The compiled attention is attention by the definition, to within the rounding of bf16, and depends on nothing but its segment."""
+"""The compiled attention is attention by the definition, to within rounding, and depends on nothing but its segment."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from campana.native.compiled import Compiled
 QKV = tuple[Tensor, Tensor, Tensor]
 
 
-def inputs(lengths: list[int], heads: int, kv_heads: int, size: int, seed: int) -> tuple[QKV, Tensor, Tensor]:
+def inputs(lengths: list[int], heads: int, kv_heads: int, size: int, seed: int, kind: torch.dtype) -> tuple[QKV, Tensor, Tensor]:
     """Queries, keys, values; a direction; bounds."""
     generator, total = torch.Generator().manual_seed(seed), sum(lengths)
-    q, k, v, direction = (torch.randn(total, n, size, generator=generator).bfloat16() for n in (heads, kv_heads, kv_heads, heads))
+    q, k, v, direction = (torch.randn(total, n, size, generator=generator).to(kind) for n in (heads, kv_heads, kv_heads, heads))
     return (q, k, v), direction, torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
+ROUNDING = {torch.bfloat16: 0.004, torch.float32: 2e-6}
+"""Of a result or a gradient: relative, of its norm."""
 WHOLE = 0
 """In place of a window: not causal, a query sees its whole segment."""
 
@@ -68,32 +70,33 @@ def error(found: Tensor, wanted: Tensor) -> float:
     seed=st.integers(0, 10_000),
 )
 def test_it_is_attention(
-    compiled: Compiled, lengths: list[int], heads: tuple[int, int], size: int, window: int | None, scale: float, seed: int
+    either: Compiled, lengths: list[int], heads: tuple[int, int], size: int, window: int | None, scale: float, seed: int
 ) -> None:
-    qkv, direction, bounds = inputs(lengths, *heads, size, seed)
+    qkv, direction, bounds = inputs(lengths, *heads, size, seed, either.dtype)
     scale *= size**-0.5 * 8
-    found = both(compiled.attention, qkv, direction, bounds, scale, window)
+    found = both(either.attention, qkv, direction, bounds, scale, window)
     wanted = defined(qkv, direction, bounds, scale, window, out=found[0])
     for name, near, far in zip(("out", "grad_q", "grad_k", "grad_v"), found, wanted, strict=True):
-        assert float((near.double() - far).norm()) < 0.006 * float(far.norm()) + 1e-5 * scale * float(direction.norm()), name
+        most = 1.5 * ROUNDING[either.dtype] * float(far.norm()) + 1e-5 * scale * float(direction.norm())
+        assert float((near.double() - far).norm()) < most, name
 
 
 @pytest.mark.parametrize(("length", "window"), [(700, None), (700, WHOLE), (700, 50), (2500, None), (2500, WHOLE), (2500, 513)])
-def test_long_segments_are_as_near_to_exact_as_rounding_lets_them(compiled: Compiled, length: int, window: int | None) -> None:
+def test_long_segments_are_as_near_to_exact_as_rounding_lets_them(either: Compiled, length: int, window: int | None) -> None:
     """Long enough that a segment's gradients are summed in several tasks, up to the most that there are."""
-    qkv, direction, bounds = inputs([3, length, 20], 2, 1, 64, 0)
-    found, wanted = both(compiled.attention, qkv, direction, bounds, 0.125, window), defined(qkv, direction, bounds, 0.125, window)
-    assert [error(*pair) < 0.004 for pair in zip(found, wanted, strict=True)] == [True] * 4
+    qkv, direction, bounds = inputs([3, length, 20], 2, 1, 64, 0, either.dtype)
+    found, wanted = both(either.attention, qkv, direction, bounds, 0.125, window), defined(qkv, direction, bounds, 0.125, window)
+    assert [error(*pair) < ROUNDING[either.dtype] for pair in zip(found, wanted, strict=True)] == [True] * 4
 
 
 @pytest.mark.parametrize("window", [None, WHOLE])
-def test_a_segment_has_the_same_bits_alone_and_in_any_pack(compiled: Compiled, window: int | None) -> None:
+def test_a_segment_has_the_same_bits_alone_and_in_any_pack(either: Compiled, window: int | None) -> None:
     lengths = [5, 300, 64, 1, 530]
-    qkv, direction, bounds = inputs(lengths, 6, 2, 64, 1)
-    together = both(compiled.attention, qkv, direction, bounds, 0.125, window)
+    qkv, direction, bounds = inputs(lengths, 6, 2, 64, 1, either.dtype)
+    together = both(either.attention, qkv, direction, bounds, 0.125, window)
     for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         q, k, v = (x[first:stop] for x in qkv)
-        alone = both(compiled.attention, (q, k, v), direction[first:stop], bounds.new_tensor([0, stop - first]), 0.125, window)
+        alone = both(either.attention, (q, k, v), direction[first:stop], bounds.new_tensor([0, stop - first]), 0.125, window)
         for whole, part in zip(together, alone, strict=True):
             assert torch.equal(whole[first:stop], part)
 
@@ -107,56 +110,56 @@ def test_a_segment_has_the_same_bits_alone_and_in_any_pack(compiled: Compiled, w
     seed=st.integers(0, 1000),
 )
 def test_queries_that_are_not_asked_move_no_bit(
-    compiled: Compiled, skip: int, more: list[int], window: int | None, size: int, seed: int
+    either: Compiled, skip: int, more: list[int], window: int | None, size: int, seed: int
 ) -> None:
-    (q, k, v), _, bounds = inputs([skip + each for each in more], 4, 2, size, seed)
-    whole, whole_lse = compiled.attention.forward(q, k, v, bounds, scale=0.1, window=window)
+    (q, k, v), _, bounds = inputs([skip + each for each in more], 4, 2, size, seed, either.dtype)
+    whole, whole_lse = either.attention.forward(q, k, v, bounds, scale=0.1, window=window)
     asked = torch.cat([torch.arange(first + skip, stop) for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)])
-    part, part_lse = compiled.attention.forward(q[asked], k, v, bounds, scale=0.1, window=window, skip=skip)
+    part, part_lse = either.attention.forward(q[asked], k, v, bounds, scale=0.1, window=window, skip=skip)
     assert torch.equal(part, whole[asked])
     assert torch.equal(part_lse, whole_lse[:, asked])
 
 
 @pytest.mark.parametrize("window", [None, 70])
-def test_a_query_has_the_same_bits_however_long_its_segment_is(compiled: Compiled, window: int | None) -> None:
-    (q, k, v), _, bounds = inputs([333], 4, 2, 64, 3)
-    whole, _ = compiled.attention.forward(q, k, v, bounds, scale=0.1, window=window)
+def test_a_query_has_the_same_bits_however_long_its_segment_is(either: Compiled, window: int | None) -> None:
+    (q, k, v), _, bounds = inputs([333], 4, 2, 64, 3, either.dtype)
+    whole, _ = either.attention.forward(q, k, v, bounds, scale=0.1, window=window)
     for stop in (1, 2, 63, 64, 65, 127, 128, 129, 300):
-        part, _ = compiled.attention.forward(q[:stop], k[:stop], v[:stop], bounds.new_tensor([0, stop]), scale=0.1, window=window)
+        part, _ = either.attention.forward(q[:stop], k[:stop], v[:stop], bounds.new_tensor([0, stop]), scale=0.1, window=window)
         assert torch.equal(part, whole[:stop])
 
 
 @pytest.mark.parametrize("window", [100, WHOLE])
-def test_it_has_the_same_bits_on_one_thread(compiled: Compiled, window: int) -> None:
-    qkv, direction, bounds = inputs([700, 40, 40, 333], 4, 1, 32, 2)
+def test_it_has_the_same_bits_on_one_thread(either: Compiled, window: int) -> None:
+    qkv, direction, bounds = inputs([700, 40, 40, 333], 4, 1, 32, 2, either.dtype)
     before = torch.get_num_threads()
     results: list[list[Tensor]] = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            results.append(both(compiled.attention, qkv, direction, bounds, 0.2, window))
+            results.append(both(either.attention, qkv, direction, bounds, 0.2, window))
     finally:
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_tensors_may_lie_in_any_way(compiled: Compiled) -> None:
-    qkv, direction, bounds = inputs([30, 50], 4, 2, 32, 3)
-    expected = both(compiled.attention, qkv, direction, bounds, 0.2, None)
+def test_tensors_may_lie_in_any_way(either: Compiled) -> None:
+    qkv, direction, bounds = inputs([30, 50], 4, 2, 32, 3, either.dtype)
+    expected = both(either.attention, qkv, direction, bounds, 0.2, None)
     by_heads = tuple(x.transpose(0, 1).contiguous().transpose(0, 1) for x in qkv)
     by_features = tuple(x.transpose(1, 2).contiguous().transpose(1, 2) for x in qkv)
-    wide = tuple(x.float() for x in qkv)
-    for other in (by_heads, by_features, wide):
+    wider = tuple(x.double() for x in qkv)
+    for other in (by_heads, by_features, wider):
         q, k, v = other
-        found = both(compiled.attention, (q, k, v), direction.transpose(0, 1).contiguous().transpose(0, 1), bounds, 0.2, None)
+        found = both(either.attention, (q, k, v), direction.transpose(0, 1).contiguous().transpose(0, 1), bounds, 0.2, None)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_number_that_is_none_is_not_hidden(compiled: Compiled) -> None:
-    qkv, _, bounds = inputs([8, 8], 1, 1, 16, 4)
+def test_a_number_that_is_none_is_not_hidden(either: Compiled) -> None:
+    qkv, _, bounds = inputs([8, 8], 1, 1, 16, 4, either.dtype)
     qkv[1][3, 0, 0] = torch.nan
-    out, _ = compiled.attention.forward(*qkv, bounds, scale=1.0, window=None)
+    out, _ = either.attention.forward(*qkv, bounds, scale=1.0, window=None)
     assert out[3:8].isnan().all()
     assert not out[:3].isnan().any()
     assert not out[8:].isnan().any()
@@ -168,4 +171,4 @@ def test_a_number_that_is_none_is_not_hidden(compiled: Compiled) -> None:
 )
 def test_it_says_what_it_takes(size: int, kind: torch.dtype, taken: bool) -> None:
     x = torch.zeros(3, 1, size, dtype=kind)
-    assert Attention.takes(x, x) is taken
+    assert Attention(None, torch.bfloat16).takes(x, x) is taken

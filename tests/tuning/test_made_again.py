@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from campana.native.compiled import Compiled
 
 
-def network_of(method: Any, compiled: Compiled, layers: int = 2) -> tuple[Any, Network]:
+def network_of(method: Any, by: Compiled, layers: int = 2) -> tuple[Any, Network]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"vocab_size": 64, "num_hidden_layers": layers, "hidden_size": 64, "intermediate_size": 96}
@@ -33,8 +33,12 @@ def network_of(method: Any, compiled: Compiled, layers: int = 2) -> tuple[Any, N
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:  # zeros, as they come, let nothing through
             nn.init.normal_(parameter, std=0.1)
-    kernels.fuse(model, torch.bfloat16, compiled.elementwise)
-    return model, Network.of(model, "bf16", compiled)
+    kernels.fuse(model, by.dtype, by.elementwise)
+    return model, Network.of(model, precision_of(by), by)
+
+
+def precision_of(by: Compiled) -> Any:
+    return "bf16" if by.dtype == torch.bfloat16 else "fp32"
 
 
 def a_pack() -> Pack:
@@ -44,23 +48,23 @@ def a_pack() -> Pack:
     return pack
 
 
-def gradients(method: Any, compiled: Compiled) -> dict[str, torch.Tensor]:
-    model, network = network_of(method, compiled)
+def gradients(method: Any, by: Compiled) -> dict[str, torch.Tensor]:
+    model, network = network_of(method, by)
     network.loss(a_pack(), 0.01).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4)], ids=["full", "lora"])
-def test_gradients_are_those_of_what_is_kept_bit_for_bit(method: Any, compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_again = gradients(method, compiled)
+def test_gradients_are_those_of_what_is_kept_bit_for_bit(method: Any, either: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_again = gradients(method, either)
     monkeypatch.setattr(fused, "promised", lambda _: None)
-    kept = gradients(method, compiled)
+    kept = gradients(method, either)
     assert made_again.keys() == kept.keys()
     assert all(torch.equal(made_again[name], kept[name]) for name in kept)
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4)], ids=["full", "lora"])
-def test_nothing_is_kept_forward_nor_left_after_the_backward_pass(method: Any, compiled: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_kept_forward_nor_left_after_the_backward_pass(method: Any, either: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[weakref.ref[torch.Tensor]] = []
     sources: list[weakref.ref[Again]] = []
 
@@ -70,7 +74,7 @@ def test_nothing_is_kept_forward_nor_left_after_the_backward_pass(method: Any, c
         sources.append(weakref.ref(marked.again))
         return marked
 
-    _, network = network_of(method, compiled)
+    _, network = network_of(method, either)
     monkeypatch.setattr(kernels, "makes_again", watched)
     loss = network.loss(a_pack(), 0.01)
     gc.collect()
@@ -127,15 +131,15 @@ def test_a_narrow_linear_layer_has_autocast_s_numbers_and_its_own_gradients(with
 
 
 @pytest.mark.parametrize("method", [Full(), Lora(rank=4)], ids=["full", "lora"])
-def test_what_is_kept_of_a_token_is_what_the_cost_model_counts(method: Any, compiled: Compiled, bytes_kept: Any) -> None:
+def test_what_is_kept_of_a_token_is_what_the_cost_model_counts(method: Any, either: Compiled, bytes_kept: Any) -> None:
     from campana.models.cost import activation_bytes_per_token
     from campana.models.shape import Shape
 
     def kept_of(layers: int) -> int:
-        _, network = network_of(method, compiled, layers)
+        _, network = network_of(method, either, layers)
         return bytes_kept(network.model, lambda: network.hidden(pack))
 
     pack = a_pack()
     two_layers = (kept_of(4) - kept_of(2)) / sum(pack.segments.lengths)  # leaves out the first norm and the last
-    shape = Shape.from_config(network_of(method, compiled)[0].config.to_dict())
-    assert activation_bytes_per_token(shape, method, precision="bf16") == pytest.approx(two_layers, rel=0.06)
+    shape = Shape.from_config(network_of(method, either)[0].config.to_dict())
+    assert activation_bytes_per_token(shape, method, precision=precision_of(either)) == pytest.approx(two_layers, rel=0.06)

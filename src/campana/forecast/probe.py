@@ -251,9 +251,9 @@ class _Probe:
 
 def compile_kernels(cache_dir: Path) -> list[str]:
     """Leave the compiled code in the cache; returns for which precisions it can be had here."""
-    from campana.native.compiled import find_for_answers
+    from campana.native.compiled import Compiled
 
-    return [precision for precision in ("bf16", "fp32") if find_for_answers(precision, cache_dir) is not None]
+    return [precision for precision in ("bf16", "fp32") if Compiled.find(precision, cache_dir) is not None]
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ what the process holds beside weights, gradients, optimiser state, kept activati
 
 from __future__ import annotations
 
+import shutil
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from campana.models.cost import (
     training_memory_bytes,
 )
 from campana.models.shape import Shape, num_parameters
+from campana.native.build import CODES, can_be_built
 
 ROW_QUANTUM = 32
 """Rows of the packed engine's passes are padded to a multiple of this (`generation.lean`)."""
@@ -92,7 +94,9 @@ class TuneProfile(_Coefficients):
         def memory(tokens: int) -> int:
             return self.memory_bytes(tokens, shape, method, precision, several=True)
 
-        most = max(0, limit_bytes) // activation_bytes_per_token(shape, method, precision=precision)  # what else there is comes on top
+        most = max(0, limit_bytes) // activation_bytes_per_token(
+            shape, method, precision=precision, compiled=_compiled(precision)
+        )  # what else there is comes on top
         return bisect_right(range(most + 1), limit_bytes, key=memory) - 1
 
 
@@ -228,7 +232,13 @@ def place_bytes(shape: Shape, each: int) -> int:
 
 def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool) -> int:
     """Weights, gradients, optimiser state, kept activations and a block of logits."""
-    return training_memory_bytes(shape, method, max_tokens, precision=precision, frozen_bytes=BYTES[precision], several=several)
+    how: Any = {"precision": precision, "frozen_bytes": BYTES[precision], "compiled": _compiled(precision)}
+    return training_memory_bytes(shape, method, max_tokens, several=several, **how)
+
+
+def _compiled(precision: Precision) -> bool:
+    """Whether this machine tunes by compiled code: on a CPU that has the instructions, and with a compiler."""
+    return shutil.which("nvidia-smi") is None and can_be_built(CODES[precision])
 
 
 def counted_answering_bytes(call: AnsweringPasses, shape: Shape, each: int) -> int:

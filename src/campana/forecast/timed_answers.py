@@ -126,7 +126,7 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
     from campana.generation.loop import is_paged
     from campana.generation.meter import peak_memory_bytes
     from campana.models.load import load_model, load_tokenizer
-    from campana.native.compiled import find_for_answers
+    from campana.native.compiled import Compiled
 
     start = time.perf_counter()
     template = load_template(spec.template, load_tokenizer(model_dir))
@@ -134,7 +134,7 @@ def run_answers(spec: Any, model_dir: Path, adapter_dir: Path | None, prompts: l
     start = time.perf_counter()
     model = load_model(model_dir, precision=spec.precision)
     load = time.perf_counter() - start
-    compiled = find_for_answers(spec.precision, cache_dir)
+    compiled = Compiled.find(spec.precision, cache_dir)
     ends: Any = getattr(model.generation_config, "eos_token_id", None)
     stops = template.stop_ids | frozenset([ends] if isinstance(ends, int) else ends or ())
     calls: list[dict[str, Any]] = []

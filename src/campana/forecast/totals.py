@@ -97,10 +97,11 @@ def _slow_without_compiler(stages: Sequence[Stage]) -> list[Warned]:
     """Work on this machine's processor that compiled code would make quicker, were there a compiler. How much: benchmarks/NOTES.md."""
     if shutil.which("nvidia-smi") is not None:
         return []
-    tuned = [stage for stage in stages if isinstance(stage.spec, Tune) and stage.spec.precision == "bf16"]
+    narrow, tuned = ([each for each in stages if isinstance(each.spec, Tune) and each.spec.precision == kind] for kind in ("bf16", "fp32"))
     answers = [stage for stage in stages if isinstance(stage.spec, Generate) and _is_packed_fp32(stage.spec)]
     warned: list[Warned] = []
-    for slow, code, what in ((tuned, BF16, "bf16 tuning is up to 1.6"), (answers, FP32, "answering is up to 1.5")):
+    times = ((narrow, BF16, "bf16 tuning is up to 1.6"), (tuned, FP32, "tuning is up to 1.2"), (answers, FP32, "answering is up to 1.5"))
+    for slow, code, what in times:
         if slow and lacks_compiler(code):
             text = f"{_named(slow)}: there is no C compiler, and on this processor {what} times as fast with compiled code"
             warned.append(Warned("time", tuple(stage.key for stage in slow), text, "install gcc (Debian: apt install gcc)"))

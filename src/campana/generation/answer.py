@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from campana.data.templates import ChatTemplate
     from campana.models.shape import Shape
-    from campana.native.compiled import ForAnswers
+    from campana.native.compiled import Compiled
 
 _TELL_SECONDS = 0.5
 """Time between two reports of progress."""
@@ -55,7 +55,7 @@ def answer_suite(
     out_dir: Path,
     scratch_dir: Path,
     progress: Progress,
-    compiled: ForAnswers | None = None,
+    compiled: Compiled | None = None,
 ) -> Mapping[str, Any]:
     """Let a model answer the chosen items of a suite; returns the meter (see `generation.meter`).
 
@@ -119,7 +119,7 @@ class _Asker:
         max_new_tokens: int,
         phases: Phases,
         on_tokens: Callable[[int], None],
-        compiled: ForAnswers | None,
+        compiled: Compiled | None,
     ) -> None:
         self._engine, self._model, self._tokenizer, self._template = engine, model, tokenizer, template
         self._sampling, self._max_new_tokens, self._phases, self._on_tokens = sampling, max_new_tokens, phases, on_tokens

@@ -18,7 +18,7 @@ from campana.parts import Part
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from campana.native.compiled import ForAnswers
+    from campana.native.compiled import Compiled
 
 
 class Greedy(Part):
@@ -86,7 +86,7 @@ class Engine(Part):
         stop_ids: frozenset[int],
         on_tokens: Callable[[int], None],
         phases: Phases | None = None,
-        compiled: ForAnswers | None = None,
+        compiled: Compiled | None = None,
     ) -> Iterator[Completion]:
         """Yield completions as they end, in any order; `on_tokens(n)` is told of every n new tokens; `phases` is added to.
         `compiled`: what an engine may compute a model with on a CPU, where it does so itself.

@@ -36,12 +36,11 @@ from campana.generation.quick import replacements
 from campana.models.prepacked import Prepacked, prepacked
 from campana.models.products import quick_products
 from campana.native.autograd import rotary_of, turning_files
-from campana.native.compiled import Compiled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from campana.native.compiled import ForAnswers
+    from campana.native.compiled import Compiled
 
 QUANTUM = 32
 """Rows of every matrix product are a multiple of this."""
@@ -60,7 +59,7 @@ class Lent:
         self._model = model
         self._weights = weights
         self.compiled = compiled
-        """What computes bf16 between the products; None: torch."""
+        """What computes the model's type between the products; None: torch."""
         self.paged = paged
         """What computes attention over pages; None: torch, over a shelf."""
         self._turning = () if compiled is None else turning_files(model, compiled.elementwise)
@@ -155,16 +154,16 @@ def _bias(module: nn.Linear) -> Tensor | None:
 
 
 @contextmanager
-def lent(model: PreTrainedModel, by: ForAnswers | None = None) -> Generator[Lent]:
+def lent(model: PreTrainedModel, by: Compiled | None = None) -> Generator[Lent]:
     """Borrow a model: our attention, our linear layers, one forward. It is given back unchanged. ModelError: its attention is its own.
 
-    `by`: what computes a bf16 model's norms, gates, rotary positions and attention, or an fp32 model's attention; None: torch.
+    `by`: what computes norms, gates, rotary positions and attention of a model of its type; None: torch.
     """
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, attend)
     before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
-    compiled = by if isinstance(by, Compiled) and model.dtype == torch.bfloat16 else None
+    compiled = by if by is not None and by.dtype == model.dtype else None
     if not getattr(model, "_supports_attention_backend", False):
         raise ModelError(
             f"the packed engine cannot exchange the attention of a {type(model).__name__}", hint="generate: {engine: transformers}"
@@ -172,7 +171,7 @@ def lent(model: PreTrainedModel, by: ForAnswers | None = None) -> Generator[Lent
     model.set_attn_implementation(IMPLEMENTATION)
     forwards: list[tuple[nn.Module, Any]] = [] if compiled is None else list(replacements(model, compiled.elementwise))
     with prepacked(model) as weights:
-        forward = Lent(model, compiled, paged_by(by, model.dtype), weights)
+        forward = Lent(model, compiled, None if compiled is None else paged_by(compiled), weights)
         forwards += [(module, functools.partial(forward.linear, module)) for module in model.modules() if type(module) is nn.Linear]
         for module, each in forwards:
             setattr(module, "forward", each)  # noqa: B010  # an attribute of the instance, over the class's method

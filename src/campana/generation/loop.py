@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from campana.native.compiled import ForAnswers
+    from campana.native.compiled import Compiled
 
 
 class _Loop:
@@ -116,7 +116,7 @@ def complete(
     *,
     max_rows: int,
     prefill_tokens: int,
-    compiled: ForAnswers | None = None,
+    compiled: Compiled | None = None,
 ) -> Iterator[Completion]:
     """Completions as they end. ModelError: the model cannot be run by this engine, or not exactly; an empty prompt."""
     if not requests:
@@ -157,7 +157,7 @@ def _timed(loop: _Loop, on_tokens: Callable[[int], None], phases: Phases) -> lis
     return ended
 
 
-def is_paged(model: PreTrainedModel, compiled: ForAnswers | None) -> bool:
+def is_paged(model: PreTrainedModel, compiled: Compiled | None) -> bool:
     """Whether the rows of this model keep their keys in pages, which all share what they begin with."""
     with lent(model, compiled) as forward:
         return isinstance(open_rows(forward), Pages)

@@ -1,6 +1,6 @@
 """Attention of the packed engine by compiled code, over keys and values in `Pages`, on a CPU: in bf16 and in fp32.
 
-    paged = paged_by(compiled, model.dtype)      # None: torch's attention and a `Shelf`
+    paged = paged_by(compiled)
     paged.beginning(24)                          # reads what all prompts begin with; keeps keys and values once for all
     paged.prompts(rows, pages)                   # reads the rest of prompts laid end to end: causal attention per prompt
     paged.step(pages)                            # one new token for every row: attention over the beginning and the row's own pages
@@ -21,14 +21,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from campana.generation.kv import PAGE, Beginning, Pages, Row, pages_for
-from campana.native.compiled import Compiled, ForAnswers
 from campana.native.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from campana.generation.attention import Heads, Pass
+    from campana.native.attention import Attention
+    from campana.native.compiled import Compiled
     from campana.native.pages import Slabs
+    from campana.native.step import Step
 
 
 class BeginningPass(Protocol):
@@ -59,13 +61,9 @@ class Paged(Protocol):
         ...
 
 
-def paged_by(compiled: ForAnswers | None, dtype: torch.dtype) -> Paged | None:
-    """The passes that compiled code has for models of this type."""
-    if isinstance(compiled, Compiled) and dtype == torch.bfloat16:
-        return PagedBf16(compiled)
-    if isinstance(compiled, Tokens) and dtype == torch.float32:
-        return PagedFp32(compiled)
-    return None
+def paged_by(compiled: Compiled) -> Paged:
+    """The passes that compiled code has for models of its type."""
+    return PagedFp32(compiled.step) if isinstance(compiled.step, Tokens) else PagedBf16(compiled.attention, compiled.step)
 
 
 # ---- bf16 ----------------------------------------------------------------------------------------------------------------------------
@@ -75,24 +73,25 @@ def paged_by(compiled: ForAnswers | None, dtype: torch.dtype) -> Paged | None:
 class PagedBf16:
     """See `Paged`."""
 
-    compiled: Compiled
+    of_prompts: Attention
+    of_step: Step
 
     def beginning(self, num_tokens: int) -> BeginningPass:
         """See `Paged`."""
-        return _Bf16Beginning(num_tokens, self.compiled)
+        return _Bf16Beginning(num_tokens, self)
 
     def prompts(self, rows: Sequence[Row], pages: Pages) -> Pass:
         """See `Paged`."""
-        return _Bf16Prompts(rows, pages, self.compiled)
+        return _Bf16Prompts(rows, pages, self)
 
     def step(self, pages: Pages) -> Pass:
         """See `Paged`."""
-        return _Bf16Step(pages, self.compiled)
+        return _Bf16Step(pages, self.of_step)
 
 
 class _Bf16Beginning:
-    def __init__(self, num_tokens: int, compiled: Compiled) -> None:
-        self._compiled = compiled
+    def __init__(self, num_tokens: int, by: PagedBf16) -> None:
+        self._by = by
         self._bounds = torch.tensor([0, num_tokens], dtype=torch.int32)
         self.beginning = Beginning(num_tokens)
         self.is_taken = True
@@ -100,19 +99,19 @@ class _Bf16Beginning:
     def attend(self, layer: int, heads: Heads) -> Tensor:
         out, end = heads.empty_output(), self.beginning.num_tokens
         query_THD, key_TKD, value_TKD = heads.first(end)
-        takes = all(part.takes(query_THD, value_TKD) for part in (self._compiled.attention, self._compiled.step))
+        takes = all(part.takes(query_THD, value_TKD) for part in (self._by.of_prompts, self._by.of_step))
         if heads.softcap is not None or not takes:
             self.is_taken = False
             return out
-        found, _ = self._compiled.attention.forward(query_THD, key_TKD, value_TKD, self._bounds, scale=heads.scaling, window=heads.window)
+        found, _ = self._by.of_prompts.forward(query_THD, key_TKD, value_TKD, self._bounds, scale=heads.scaling, window=heads.window)
         out[:end] = found.flatten(1)
         self.beginning.kept[layer] = key_TKD.transpose(0, 1).contiguous(), value_TKD.transpose(0, 1).contiguous()
         return out
 
 
 class _Bf16Prompts:
-    def __init__(self, rows: Sequence[Row], pages: Pages, compiled: Compiled) -> None:
-        self._pages, self._compiled = pages, compiled
+    def __init__(self, rows: Sequence[Row], pages: Pages, by: PagedBf16) -> None:
+        self._pages, self._by = pages, by
         lengths, shared = torch.tensor([row.length for row in rows]), pages.num_shared
         self._bounds = torch.nn.functional.pad((lengths + shared).cumsum(0), (1, 0)).int()
         own = [torch.arange(row.length) for row in rows]
@@ -127,8 +126,8 @@ class _Bf16Prompts:
     def attend(self, layer: int, heads: Heads) -> Tensor:
         out, end = heads.empty_output(), len(self._places_T)
         query_THD, key_TKD, value_TKD = heads.first(end)
-        self._compiled.step.keep(key_TKD, value_TKD, _bf16_slabs(self._pages, layer, heads), self._places_T)
-        found, _ = self._compiled.attention.forward(
+        self._by.of_step.keep(key_TKD, value_TKD, _bf16_slabs(self._pages, layer, heads), self._places_T)
+        found, _ = self._by.of_prompts.forward(
             query_THD,
             *self._of_whole(layer, key_TKD, value_TKD),
             self._bounds,
@@ -148,14 +147,14 @@ class _Bf16Prompts:
 
 
 class _Bf16Step:
-    def __init__(self, pages: Pages, compiled: Compiled) -> None:
-        self._pages, self._compiled = pages, compiled
+    def __init__(self, pages: Pages, step: Step) -> None:
+        self._pages, self._step = pages, step
         self._pages_RP = _table(pages.rows)
         self._lengths_R = torch.tensor([row.length for row in pages.rows])
 
     def attend(self, layer: int, heads: Heads) -> Tensor:
         out, end = heads.empty_output(), len(self._lengths_R)
-        out[:end] = self._compiled.step.attend(
+        out[:end] = self._step.attend(
             *heads.first(end),
             _bf16_slabs(self._pages, layer, heads),
             self._pages_RP,

@@ -1,4 +1,4 @@
-"""Forwards by compiled operations for the layers of a bf16 model that is lent to the packed engine: norms and gated MLPs.
+"""Forwards by compiled operations for the layers of a model that is lent to the packed engine: norms and gated MLPs.
 
     for module, forward in replacements(model, elementwise): ...
 
@@ -16,24 +16,24 @@ from torch import Tensor, nn
 from campana.models.layers import OFFSETS, Forward, agrees, gate_kind, norm_epsilon
 from campana.native.elementwise import Elementwise
 
-ROUNDINGS = 3
-"""Of bf16, by which a layer's own operations and ours may differ: theirs round after each."""
+ROUNDING = {torch.bfloat16: 3 * torch.finfo(torch.bfloat16).eps, torch.float32: 1e-5}
+"""By which a layer's own operations and ours may differ: theirs round after each."""
 
 
 def replacements(model: nn.Module, elementwise: Elementwise) -> Iterator[tuple[nn.Module, Forward]]:
     """The modules that can be computed by other forwards, and those."""
-    rounding = ROUNDINGS * torch.finfo(torch.bfloat16).eps
+    rounding = ROUNDING[elementwise.dtype]
     for module in model.modules():
         candidates = (*(_norm(module, offset, elementwise) for offset in OFFSETS), _mlp(module, elementwise))
         for candidate in candidates:
-            if candidate is not None and agrees(module, candidate, torch.bfloat16, rtol=rounding, atol=rounding):
+            if candidate is not None and agrees(module, candidate, elementwise.dtype, rtol=rounding, atol=rounding):
                 yield module, candidate
                 break
 
 
 def _norm(module: Any, offset: float, elementwise: Elementwise) -> Forward | None:
     eps = norm_epsilon(module)
-    if eps is None or module.weight.dtype != torch.bfloat16:
+    if eps is None or module.weight.dtype != elementwise.dtype:
         return None
     weight = module.weight.detach().float() + offset
 

@@ -151,20 +151,20 @@ LOGIT_BLOCK_BYTES = 1 << 27
 """Of the logits that the trainer holds at once: few large products are quicker than many (benchmarks/NOTES.md, Tuning)."""
 
 
-def activation_bytes_per_token(shape: Shape, method: MethodLike, *, precision: Precision = "fp32") -> int:
+def activation_bytes_per_token(shape: Shape, method: MethodLike, *, precision: Precision = "fp32", compiled: bool = True) -> int:
     """What the trainer keeps of one token for the backward pass, all layers.
 
     In a layer: the inputs of the two norms of sums (hidden, fp32) and of other norms (in the products' type); queries and attention
     output (query_size each), keys and values (kv_size each), queries and keys once more where norms made them; log-sum-exp (fp32, one a
-    head); gate and up (intermediate each). In fp32 also what matrices with something to learn read: each norm's result (hidden) and the
-    gate's product (intermediate); in bf16 compiled code makes these again. LoRA adds each factor's inner vector (rank).
+    head); gate and up (intermediate each). Without compiled code, which makes these again, also what matrices with something to learn
+    read: each norm's result (hidden) and the gate's product (intermediate). LoRA adds each factor's inner vector (rank).
     """
     factors = factors_of(method)
     each = BYTES[precision]
     wide = 4 * (min(shape.num_layer_norms or 2, 2) * shape.hidden_size + shape.num_heads)
     elements = max(0, shape.num_layer_norms - 2) * shape.hidden_size + 2 * shape.intermediate_size
     elements += (2 if shape.qk_norm_size else 1) * (shape.query_size + shape.kv_size) + shape.query_size + shape.kv_size
-    if precision == "fp32":
+    if not compiled:
         elements += _read_by_what_learns(shape, set(LAYER_LINEARS) if factors is None else factors.targets)
     if factors is not None:
         elements += factors.rank * len(factors.targets & set(LAYER_LINEARS))
@@ -187,6 +187,7 @@ def training_memory_bytes(
     frozen_bytes: int = 4,
     state_bytes: int = 8,
     several: bool = True,
+    compiled: bool = True,
 ) -> int:
     """Peak bytes of weights, gradients, optimiser state, kept activations and logits; the process itself (libraries) is not in it.
 
@@ -201,7 +202,7 @@ def training_memory_bytes(
     frozen, output = 0 if is_full else total, shape.vocab_size * shape.hidden_size
     copies = 2 * total if precision == "bf16" and not is_full and frozen_bytes != 2 else 0
     weights = learning * (4 + state_bytes) + frozen * frozen_bytes + copies
-    activations = micro_batch_tokens * activation_bytes_per_token(shape, method, precision=precision)
+    activations = micro_batch_tokens * activation_bytes_per_token(shape, method, precision=precision, compiled=compiled)
     logits, most = micro_batch_tokens * shape.vocab_size * BYTES[precision], logits_bytes(learns=is_full)
     gradient = 4 * output if is_full and micro_batch_tokens > 0 else 0
     waits = several and logits <= most + gradient

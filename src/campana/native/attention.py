@@ -1,12 +1,13 @@
-"""The compiled attention, as functions of tensors: within the segments of a pack, causal or not, bf16 on a CPU.
+"""The compiled attention, as functions of tensors: within the segments of a pack, causal or not, on a CPU, in bf16 or fp32.
 
-    attention = Attention(library)
+    attention = Attention(library, torch.bfloat16)
     if attention.takes(q, v):
         out, lse = attention.forward(q, k, v, bounds, scale=1 / 8, window=None)
         grad_q, grad_k, grad_v = attention.backward(grad, q, k, v, out, lse, bounds, scale=1 / 8, window=None)
 
-Three to ten times as quick as torch's fused kernel on Zen 5, and nearer to exact arithmetic (benchmarks/NOTES.md, Tuning). Nothing but
-the inputs, the result and `lse` need be kept. A segment's result does not depend on the pack, nor any on the number of threads.
+In bf16 three to ten times as quick as torch's fused kernel on Zen 5, and nearer to exact arithmetic; in fp32 1.4 to 6 times on Zen 3
+(benchmarks/NOTES.md, Tuning). Nothing but the inputs, the result and `lse` need be kept. A segment's result does not depend on the pack,
+nor any on the number of threads.
 
 Shapes: T tokens of the pack, H query heads, K key/value heads, D head size, S segments.
 """
@@ -52,13 +53,14 @@ class Attention:
     """The loaded library."""
 
     library: Any
+    dtype: torch.dtype
+    """Of queries, keys, values, results and gradients."""
 
-    @staticmethod
-    def takes(q_THD: Tensor, v_TKD: Tensor) -> bool:
+    def takes(self, q_THD: Tensor, v_TKD: Tensor) -> bool:
         """Whether tensors of this type, place and head size can be computed."""
         size = q_THD.shape[2]
-        narrow = v_TKD.dtype == torch.bfloat16 and v_TKD.device.type == "cpu"
-        return narrow and v_TKD.shape[2] == size and size % HEAD_MULTIPLE == 0 and size <= LARGEST_HEAD
+        mine = v_TKD.dtype == self.dtype and v_TKD.device.type == "cpu"
+        return mine and v_TKD.shape[2] == size and size % HEAD_MULTIPLE == 0 and size <= LARGEST_HEAD
 
     def forward(
         self,
@@ -72,14 +74,14 @@ class Attention:
         causal: bool = True,
         skip: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """(T, H, D) bf16, and (H, T) fp32: the base-2 logarithm of the sum of a query's exponentials, for `backward`.
+        """(T, H, D), and (H, T) fp32: the base-2 logarithm of the sum of a query's exponentials, for `backward`.
 
         `bounds`: int32 (S + 1,), where segments begin, from 0 to T. `window`: a query sees that many keys, its own included. Where
         `causal` is false it sees its whole segment, and no window may be given. `skip`: of each segment's first so many tokens there are
         keys and values alone; query and results are (T - S * skip, ...), with the same bits as without. Such results have no `backward`.
         """
-        inputs = [_readable(x) for x in (q_THD, k_TKD, v_TKD)]
-        out_THD = torch.empty(q_THD.shape, dtype=torch.bfloat16)
+        inputs = [self._readable(x) for x in (q_THD, k_TKD, v_TKD)]
+        out_THD = torch.empty(q_THD.shape, dtype=self.dtype)
         lse_HT = torch.empty(q_THD.shape[1], q_THD.shape[0])
         problem = _problem(inputs, bounds, scale, window, causal, skip)
         strides = (ctypes.c_int64 * 2)(out_THD.stride(0), out_THD.stride(1))
@@ -104,19 +106,18 @@ class Attention:
         window: int | None = None,
         causal: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """bf16 gradients of query, key and value, in their shapes, from that of `forward`'s result."""
-        inputs = [_readable(x) for x in (q_THD, k_TKD, v_TKD)]
-        out_THD, grad_THD = _readable(out_THD), _readable(grad_THD)
-        found = tuple(torch.empty(x.shape, dtype=torch.bfloat16) for x in inputs)
+        """Gradients of query, key and value, in their shapes, from that of `forward`'s result."""
+        inputs = [self._readable(x) for x in (q_THD, k_TKD, v_TKD)]
+        out_THD, grad_THD = self._readable(out_THD), self._readable(grad_THD)
+        found = tuple(torch.empty(x.shape, dtype=self.dtype) for x in inputs)
         problem = _problem(inputs, bounds, scale, window, causal)
         gradients = _Gradients(_view(out_THD), _view(grad_THD), lse_HT.data_ptr(), *(x.data_ptr() for x in found))
         _check(self.library.campana_attention_backward(ctypes.byref(problem), ctypes.byref(gradients)))
         return found[0], found[1], found[2]
 
-
-def _readable(x: Tensor) -> Tensor:
-    x = x.to(torch.bfloat16)
-    return x if x.stride(-1) == 1 else x.contiguous()
+    def _readable(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _view(x: Tensor) -> _Tensor:

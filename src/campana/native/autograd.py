@@ -56,7 +56,7 @@ class CompiledAttention(torch.autograd.Function):
 
 
 class CompiledNorm(torch.autograd.Function):
-    """x / sqrt(mean(x^2) + eps) * weight, of fp32 or bf16 rows, with a result in bf16."""
+    """x / sqrt(mean(x^2) + eps) * weight, of rows in fp32 or in what `elementwise` writes."""
 
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight_D: Tensor, eps: float, elementwise: Elementwise) -> Tensor:
@@ -75,7 +75,7 @@ class CompiledNorm(torch.autograd.Function):
 
 
 class CompiledGate(torch.autograd.Function):
-    """act(gate) * up of bf16 numbers. Keeps gate and up alone."""
+    """act(gate) * up. Keeps gate and up alone."""
 
     @staticmethod
     def forward(ctx: Any, gate_TF: Tensor, up_TF: Tensor, kind: str, elementwise: Elementwise) -> Tensor:
@@ -91,7 +91,7 @@ class CompiledGate(torch.autograd.Function):
 
 
 class CompiledRotary(torch.autograd.Function):
-    """Queries or keys turned by their positions, (1, H, T, D) bf16; nothing but cos and sin is kept."""
+    """Queries or keys turned by their positions, (1, H, T, D); nothing but cos and sin is kept."""
 
     @staticmethod
     def forward(ctx: Any, x_1HTD: Tensor, cos_TD: Tensor, sin_TD: Tensor, elementwise: Elementwise) -> Tensor:
@@ -102,7 +102,7 @@ class CompiledRotary(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of what was turned: it is turned back."""
-        grad_THD = grads[0][0].transpose(0, 1).to(torch.bfloat16)
+        grad_THD = grads[0][0].transpose(0, 1).to(ctx.elementwise.dtype)
         if grad_THD.stride(-1) != 1:
             grad_THD = grad_THD.contiguous()
         return ctx.elementwise.rotary(grad_THD, *ctx.tables, back=True).transpose(0, 1)[None], None, None, None
@@ -147,11 +147,12 @@ def _turns_alike(original: Any, elementwise: Elementwise) -> bool:
     if original is None:
         return False
     generator = torch.Generator().manual_seed(0)
-    q, k = (torch.randn(1, heads, 5, 64, generator=generator).bfloat16() for heads in (2, 1))
+    q, k = (torch.randn(1, heads, 5, 64, generator=generator).to(elementwise.dtype) for heads in (2, 1))
     angles = torch.randn(1, 5, 32, generator=generator).repeat(1, 1, 2)
     tables = (angles.cos(), angles.sin())
     try:
         expected, found = original(q, k, *tables), _turning(original, elementwise)(q, k, *tables)
-        return all(torch.allclose(a.float(), b.float(), rtol=0.02, atol=0.02) for a, b in zip(expected, found, strict=True))
+        rounding = 0.02 if elementwise.dtype == torch.bfloat16 else 1e-5
+        return all(torch.allclose(a.float(), b.float(), rtol=rounding, atol=rounding) for a, b in zip(expected, found, strict=True))
     except (TypeError, RuntimeError, ValueError):  # another signature: what it computes is its own
         return False

@@ -52,6 +52,14 @@ class Unavailable(Exception):  # noqa: N818 (a state of the machine, which calle
     """Compiled code cannot be had here; the message says why."""
 
 
+CODES = {"bf16": BF16, "fp32": FP32}
+
+
+def can_be_built(code: Code) -> bool:
+    """Whether the processor has the instructions and GCC is there. Asked without loading anything."""
+    return shutil.which("gcc") is not None and set(code.instructions) <= _instructions_here()
+
+
 def lacks_compiler(code: Code) -> bool:
     """Whether only GCC is missing: the processor has the instructions. Asked without loading anything."""
     return shutil.which("gcc") is None and set(code.instructions) <= _instructions_here()
@@ -84,7 +92,9 @@ def _open(path: Path) -> ctypes.CDLL:
 
 def _identity(code: Code, compiler: str) -> str:
     version = subprocess.run([compiler, "-dumpfullversion", "-dumpmachine"], capture_output=True, text=True, check=False).stdout
-    sources = [path.read_text(encoding="utf-8") for path in (_PACKAGE / "base.h", *sorted((_PACKAGE / code.folder).glob("*.[ch]")))]
+    sources = [
+        path.read_text(encoding="utf-8") for path in (*sorted(_PACKAGE.glob("*.h")), *sorted((_PACKAGE / code.folder).glob("*.[ch]")))
+    ]
     return hashlib.sha256("\0".join((version, *code.flags, *sources)).encode()).hexdigest()[:16]
 
 
@@ -105,6 +115,7 @@ def _run(*command: str) -> None:
         raise Unavailable(f"gcc ended with {done.returncode}: {done.stderr.strip()[:500]}")
 
 
+@cache
 def _instructions_here() -> set[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,13 +1,16 @@
-"""All compiled code: `Compiled.load(cache_dir)` for bf16, `Tokens` for answers in fp32."""
+"""All compiled code for numbers of one type: `Compiled.load("fp32", cache_dir)`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import torch
 
 from campana.models.cache import default_cache_dir
 from campana.native.attention import Attention
-from campana.native.build import BF16, FP32, Unavailable, load
+from campana.native.build import CODES, Unavailable, load
 from campana.native.elementwise import Elementwise
 from campana.native.step import Step
 from campana.native.tokens import Tokens
@@ -15,36 +18,26 @@ from campana.native.tokens import Tokens
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a loop may use in bf16; see `campana.native`."""
+    """What a loop may use whose matrix products are made in `dtype`; see `campana.native`."""
 
+    dtype: torch.dtype
     attention: Attention
     elementwise: Elementwise
-    step: Step
+    step: Step | Tokens
+    """Attention of single tokens over the keys that are kept of their rows."""
 
     @classmethod
-    def load(cls, cache_dir: Path) -> Compiled:
-        """Compile it (a second or two), or take it from the cache. Raises Unavailable."""
-        library = load(BF16, cache_dir)
-        return cls(Attention(library), Elementwise(library), Step(library))
+    def load(cls, precision: Literal["fp32", "bf16"], cache_dir: Path) -> Compiled:
+        """Compile it (some seconds), or take it from the cache. Raises Unavailable."""
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        library = load(CODES[precision], cache_dir)
+        step = Step(library) if precision == "bf16" else Tokens(library)
+        return cls(dtype, Attention(library, dtype), Elementwise(library, dtype), step)
 
     @classmethod
-    def find(cls, cache_dir: Path | None) -> Compiled | None:
+    def find(cls, precision: Literal["fp32", "bf16"], cache_dir: Path | None) -> Compiled | None:
         """The same where it can be had, else None. `cache_dir`: None for the cache folder in the person's home."""
         try:
-            return cls.load(cache_dir or default_cache_dir())
+            return cls.load(precision, cache_dir or default_cache_dir())
         except Unavailable:
             return None
-
-
-ForAnswers = Compiled | Tokens
-"""What answers are made with: a bf16 model's, an fp32 model's."""
-
-
-def find_for_answers(precision: str, cache_dir: Path | None) -> ForAnswers | None:
-    """What a model in this precision can be answered with, compiled or taken from the cache; None where it cannot be had."""
-    if precision == "bf16":
-        return Compiled.find(cache_dir)
-    try:
-        return Tokens(load(FP32, cache_dir or default_cache_dir()))
-    except Unavailable:
-        return None

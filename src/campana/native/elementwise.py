@@ -1,6 +1,6 @@
-"""What stands between a layer's matrix products, as functions of bf16 tensors on a CPU, each one pass over memory.
+"""What stands between a layer's matrix products, as functions of tensors on a CPU, bf16 or fp32, each one pass over memory.
 
-    elementwise = Elementwise(library)
+    elementwise = Elementwise(library, torch.bfloat16)
     turned = elementwise.rotary(q_THD, cos_TD, sin_TD)
     out, inverse = elementwise.norm(x_TD, weight_D, eps=1e-5)
 
@@ -31,52 +31,52 @@ class Elementwise:
     """The loaded library."""
 
     library: Any
+    dtype: torch.dtype
+    """Of what is written."""
 
-    @staticmethod
-    def turns(x_THD: Tensor, cos: Tensor) -> bool:
+    def turns(self, x_THD: Tensor, cos: Tensor) -> bool:
         """Whether `rotary` can compute heads of this type, place and size: cos must be of the whole head."""
         size = x_THD.shape[-1]
-        return _is_narrow(x_THD) and size == cos.shape[-1] and size % (2 * MULTIPLE) == 0 and x_THD.stride(-1) == 1
+        return self._is_mine(x_THD) and size == cos.shape[-1] and size % (2 * MULTIPLE) == 0 and x_THD.stride(-1) == 1
 
     def rotary(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor, *, back: bool = False) -> Tensor:
-        """x cos + (-second half, first half) sin: (T, H, D) bf16. cos, sin: fp32. `back`: the gradient of x from that of the result."""
-        out_THD = torch.empty(x_THD.shape, dtype=torch.bfloat16)
+        """x cos + (-second half, first half) sin: (T, H, D). cos, sin: fp32. `back`: the gradient of x from that of the result."""
+        out_THD = torch.empty(x_THD.shape, dtype=self.dtype)
         strides = (c_int64(x_THD.stride(0)), c_int64(x_THD.stride(1)))
         sizes = [c_int64(n) for n in x_THD.shape]
         tables = (_at(cos_TD), _at(sin_TD))
         self.library.campana_rotary(_at(x_THD), *strides, *tables, _at(out_THD), *sizes, c_int(back), _threads())
         return out_THD
 
-    @staticmethod
-    def gates(gate: Tensor) -> bool:
+    def gates(self, gate: Tensor) -> bool:
         """Whether `gated` can compute numbers of this type and place."""
-        return _is_narrow(gate) and gate.numel() % MULTIPLE == 0
+        return self._is_mine(gate) and gate.numel() % MULTIPLE == 0
 
     def gated(self, gate: Tensor, up: Tensor, kind: str) -> Tensor:
-        """act(gate) * up, bf16 in their shape; `kind` of `GATES`."""
-        gate, up = gate.contiguous(), up.contiguous()
-        out = torch.empty(gate.shape, dtype=torch.bfloat16)
+        """act(gate) * up in their shape, and laid out as they are where both are alike; `kind` of `GATES`."""
+        if gate.stride() != up.stride() or not _is_dense(gate):
+            gate, up = gate.contiguous(), up.contiguous()
+        out = torch.empty_like(gate)
         self.library.campana_gated(_at(gate), _at(up), _at(out), c_int64(gate.numel()), c_int(GATES.index(kind)), _threads())
         return out
 
     def gated_backward(self, grad: Tensor, gate: Tensor, up: Tensor, kind: str) -> tuple[Tensor, Tensor]:
         """Gradients of gate and up from that of `gated`'s result."""
-        grad, gate, up = (x.contiguous() for x in (grad.to(torch.bfloat16), gate, up))
-        found = [torch.empty(gate.shape, dtype=torch.bfloat16) for _ in range(2)]
+        grad, gate, up = (x.contiguous() for x in (grad.to(self.dtype), gate, up))
+        found = [torch.empty(gate.shape, dtype=self.dtype) for _ in range(2)]
         places = [_at(x) for x in (grad, gate, up, *found)]
         self.library.campana_gated_backward(*places, c_int64(gate.numel()), c_int(GATES.index(kind)), _threads())
         return found[0], found[1]
 
-    @staticmethod
-    def norms(x: Tensor) -> bool:
+    def norms(self, x: Tensor) -> bool:
         """Whether `norm` can compute rows of this type, place and length."""
-        return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32) and x.shape[-1] % MULTIPLE == 0
+        return x.device.type == "cpu" and x.dtype in (self.dtype, torch.float32) and x.shape[-1] % MULTIPLE == 0
 
     def norm(self, x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        """x / sqrt(mean(x^2) + eps) * weight over the last dimension, bf16; and what each row was multiplied by, (T,) fp32."""
+        """x / sqrt(mean(x^2) + eps) * weight over the last dimension, of `dtype`; and what each row was multiplied by, (T,) fp32."""
         x = x.contiguous()
         size = x.shape[-1]
-        out, inverse_T = torch.empty(x.shape, dtype=torch.bfloat16), torch.empty(x.numel() // size)
+        out, inverse_T = torch.empty(x.shape, dtype=self.dtype), torch.empty(x.numel() // size)
         wide = c_int(x.dtype == torch.float32)
         shape = (c_int64(inverse_T.numel()), c_int64(size))
         self.library.campana_norm(_at(x), wide, _at(weight_D), c_float(eps), _at(out), _at(inverse_T), *shape, _threads())
@@ -84,7 +84,7 @@ class Elementwise:
 
     def norm_backward(self, grad: Tensor, x: Tensor, inverse_T: Tensor, weight_D: Tensor, *, learns: bool) -> tuple[Tensor, Tensor | None]:
         """Gradients of x, in its type, and of the weight, fp32, where it learns."""
-        grad, x = grad.to(torch.bfloat16).contiguous(), x.contiguous()
+        grad, x = grad.to(self.dtype).contiguous(), x.contiguous()
         tokens, size = inverse_T.numel(), x.shape[-1]
         grad_x = torch.empty(x.shape, dtype=x.dtype)
         parts = torch.empty(-(-tokens // BLOCK), size) if learns else None
@@ -93,10 +93,9 @@ class Elementwise:
         self.library.campana_norm_backward(_at(grad), _at(x), wide, *places, c_int64(tokens), c_int64(size), _threads())
         return grad_x, None if parts is None else parts.sum(0)
 
-    @staticmethod
-    def scores(logits_CV: Tensor) -> bool:
+    def scores(self, logits_CV: Tensor) -> bool:
         """Whether `cross_entropy_` can compute logits of this type and place."""
-        return _is_narrow(logits_CV) and logits_CV.is_contiguous()
+        return self._is_mine(logits_CV) and logits_CV.is_contiguous()
 
     def cross_entropy_(self, logits_CV: Tensor, targets_C: Tensor, scale: float) -> Tensor:
         """The summed cross-entropy of `scale` times the logits (0-d float64), which become its gradient by what they were scaled to."""
@@ -107,9 +106,13 @@ class Elementwise:
         self.library.campana_cross_entropy(*places, c_float(scale), _at(losses_C), *shape, _threads())
         return losses_C.sum()
 
+    def _is_mine(self, x: Tensor) -> bool:
+        return x.dtype == self.dtype and x.device.type == "cpu"
 
-def _is_narrow(x: Tensor) -> bool:
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether its numbers lie side by side, in whatever order of dimensions."""
+    return x.is_contiguous() or x.transpose(-1, -2).is_contiguous()
 
 
 def _at(x: Tensor | None) -> c_void_p:

@@ -91,7 +91,7 @@ class Reader:
             from campana.reading.attention import use_compiled
 
             model.base_model.to(torch.bfloat16)
-            use_compiled(model, Compiled.find(cache_dir))
+            use_compiled(model, Compiled.find("bf16", cache_dir))
         return reader
 
     @classmethod

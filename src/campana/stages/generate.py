@@ -37,7 +37,7 @@ class Generate(StageSpec):
 
     def run(self, context: Context) -> Meter:
         from campana.generation.answer import answer_suite
-        from campana.native.compiled import find_for_answers
+        from campana.native.compiled import Compiled
 
         return answer_suite(
             engine=self.engine,
@@ -54,7 +54,7 @@ class Generate(StageSpec):
             out_dir=context.out_dir,
             scratch_dir=context.scratch_dir,
             progress=context.progress,
-            compiled=find_for_answers(self.precision, context.cache_dir),
+            compiled=Compiled.find(self.precision, context.cache_dir),
         )
 
     def outputs_to_check(self) -> Iterable[str]:

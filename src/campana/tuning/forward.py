@@ -82,7 +82,7 @@ class Network:
     whole_packs: bool
     """Whether packs may hold more than one row; else this architecture lets rows see each other, and each is run alone."""
     compiled: Compiled | None
-    """What computes bf16 numbers on a CPU between the matrix products; None: torch."""
+    """What computes on a CPU between the matrix products; None: torch."""
     turning: tuple[str, ...]
     """The files of transformers whose rotary positions are `compiled`'s."""
     padding: int | None
@@ -145,9 +145,7 @@ class Network:
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Generator[None]:
-        if self.compute == torch.float32:
-            yield
-            return
         turned = contextlib.nullcontext() if self.compiled is None else rotary_of(self.turning, self.compiled.elementwise)
-        with torch.autocast(self.device.type, dtype=self.compute), turned:
+        narrow = self.compute != torch.float32
+        with torch.autocast(self.device.type, dtype=self.compute) if narrow else contextlib.nullcontext(), turned:
             yield

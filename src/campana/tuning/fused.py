@@ -75,22 +75,24 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, weight: Tensor, bias: Tensor | None, a_RD: Tensor, b_FR: Tensor, scale: float) -> Tensor:
         """(..., D) -> (..., F)."""
-        ctx.save_for_backward(x_TD, weight, a_RD, b_FR)
+        ctx.shape, ctx.again = x_TD.shape, promised(x_TD)
+        ctx.save_for_backward(None if ctx.again else x_TD, weight, a_RD, b_FR)
         ctx.scale = scale
         return torch.nn.functional.linear(x_TD, torch.addmm(weight, b_FR, a_RD, alpha=scale), bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x (where it is needed), A and B. W and its bias are frozen."""
-        x, weight, a_RD, b_FR = ctx.saved_tensors
-        x_TD, grad_TF = x.flatten(0, -2), grads[0].flatten(0, -2)
+        x_TD, weight, a_RD, b_FR = ctx.saved_tensors
+        x_TD = ctx.again.get() if ctx.again else x_TD
+        x_TD, grad_TF = x_TD.flatten(0, -2), grads[0].flatten(0, -2)
         inner_TR = x_TD @ a_RD.t()
         grad_inner_TR = (grad_TF @ b_FR).mul_(ctx.scale)
         grad_a = grad_inner_TR.t() @ x_TD
         grad_b = (grad_TF.t() @ inner_TR).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_TF @ torch.addmm(weight, b_FR, a_RD, alpha=ctx.scale)).view(x.shape)
+            grad_x = (grad_TF @ torch.addmm(weight, b_FR, a_RD, alpha=ctx.scale)).view(ctx.shape)
         return grad_x, None, None, grad_a, grad_b, None
 
 
@@ -129,10 +131,11 @@ class NarrowLoraLinear(torch.autograd.Function):
 
 
 class NarrowLinear(torch.autograd.Function):
-    """x W' + bias with products in `compute` and the masters in fp32, as autocast has it; but W's narrow copy is not kept.
+    """x W' + bias with products in `compute` and the masters in fp32, as autocast has it; but neither W's narrow copy is kept nor an x
+    that can be made again.
 
-    It is made anew for the backward pass: a layer's copy is gone before the next one's is made, where autocast holds those of all
-    layers at once.
+    The copy is made anew for the backward pass: a layer's is gone before the next one's is made, where autocast holds those of all layers
+    at once.
     """
 
     @staticmethod

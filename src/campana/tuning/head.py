@@ -48,7 +48,7 @@ class OutputLayer:
     precision: torch.dtype = torch.float32
     """Arithmetic of the matrix products; the loss is fp32 (float64 for float64 weights) in any case."""
     elementwise: Elementwise | None = None
-    """What makes bf16 logits their gradient on a CPU; None: torch."""
+    """What makes logits their gradient on a CPU; None: torch."""
     made: Made | None = None
     """Where the matrix's gradient is told of in the backward pass, for the embedding that shares the matrix; None: nowhere."""
 

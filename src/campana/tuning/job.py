@@ -183,14 +183,14 @@ def plan_of(job: TuneJob, train: Any) -> Plan:
 
 
 def _compiled(job: TuneJob) -> Compiled | Unavailable | None:
-    """What computes bf16 on a CPU between the products, or why it cannot be had; None where there is nothing for it to do."""
+    """What computes on a CPU between the products, or why it cannot be had; None on a GPU."""
     from campana.native.build import Unavailable
     from campana.native.compiled import Compiled
 
-    if job.precision == "fp32" or _device() != "cpu":
+    if _device() != "cpu":
         return None
     try:
-        return Compiled.load(job.cache_dir or default_cache_dir())
+        return Compiled.load(job.precision, job.cache_dir or default_cache_dir())
     except Unavailable as reason:
         return reason
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None = None) -> Counter[str]:
     """Replace what can be replaced, in place; returns how many of each. `compute`: the type that matrix products will be made in.
 
-    `elementwise`: what computes norms and gates whose result is bf16 on a CPU; None: torch.
+    `elementwise`: what computes norms and gates on a CPU, where `compute` is its type; None: torch.
     """
     done: Counter[str] = Counter()
     for module in model.modules():
@@ -36,7 +36,7 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
             *(("RmsNorm", _norm(module, offset, compute, elementwise)) for offset in OFFSETS),
             ("SwiGlu", _mlp(module, elementwise)),
             ("LoraLinear", _lora(module, compute)),
-            ("NarrowLinear", _linear(module, compute)),
+            ("NarrowLinear", _linear(module, compute, makes_again=elementwise is not None)),
         )
         for name, candidate in candidates:
             if candidate is not None and all(agrees(module, candidate, dtype) for dtype in _types(name, compute)):
@@ -61,7 +61,7 @@ def _norm(module: Any, offset: float, compute: torch.dtype, elementwise: Element
     def forward(hidden_states: Tensor) -> Tensor:
         wide = hidden_states.dtype == torch.float32
         result = compute if wide else hidden_states.dtype
-        by_compiled = elementwise is not None and result == torch.bfloat16 and elementwise.norms(hidden_states)
+        by_compiled = elementwise is not None and result == elementwise.dtype and elementwise.norms(hidden_states)
         if not wide and not offset and not by_compiled:  # the original rounds before it multiplies by the weight: keep its rounding
             return type(module).forward(module, hidden_states)
         weight = module.weight + offset if offset else module.weight
@@ -109,10 +109,10 @@ def _lora(module: Any, compute: torch.dtype) -> Forward | None:
     return forward
 
 
-def _linear(module: Any, compute: torch.dtype) -> Forward | None:
-    """A matrix that learns and is multiplied in another type than it is kept in."""
+def _linear(module: Any, compute: torch.dtype, *, makes_again: bool) -> Forward | None:
+    """A matrix that learns and is multiplied in another type than it is kept in, or that reads what is made again."""
     learns = type(module) is nn.Linear and module.weight.requires_grad and module.weight.dtype == torch.float32
-    if not learns or compute == torch.float32:
+    if not learns or (compute == torch.float32 and not makes_again):
         return None
 
     def forward(x: Tensor) -> Tensor:

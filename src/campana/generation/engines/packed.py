@@ -26,7 +26,7 @@ from campana.parts import EXECUTION
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from campana.native.compiled import ForAnswers
+    from campana.native.compiled import Compiled
 
 
 class Packed(Engine):
@@ -47,7 +47,7 @@ class Packed(Engine):
         stop_ids: frozenset[int],
         on_tokens: Callable[[int], None],
         phases: Phases | None = None,
-        compiled: ForAnswers | None = None,
+        compiled: Compiled | None = None,
     ) -> Iterator[Completion]:
         """See `Engine`. ModelError: attention that this engine does not know, or logits that differ from transformers'."""
         from campana.generation.loop import complete

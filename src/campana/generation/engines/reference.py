@@ -18,7 +18,7 @@ from campana.generation.engine import Completion, Engine, Greedy, Phases, Reques
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from campana.native.compiled import ForAnswers
+    from campana.native.compiled import Compiled
 
 
 class Transformers(Engine):
@@ -42,7 +42,7 @@ class Transformers(Engine):
         stop_ids: frozenset[int],
         on_tokens: Callable[[int], None],
         phases: Phases | None = None,
-        compiled: ForAnswers | None = None,  # noqa: ARG002 (transformers computes everything)
+        compiled: Compiled | None = None,  # noqa: ARG002 (transformers computes everything)
     ) -> Iterator[Completion]:
         """See `Engine`; batches in the order of the requests."""
         for start in range(0, len(requests), self.batch_size):

@@ -13,31 +13,10 @@
 
 #include "common.h"
 
+typedef bf16 number;
+#include "../segments.h"
+
 typedef uint32_t pair;
-
-enum { QUERIES = 64, KEYS = 128, LARGEST_HEAD = 256 };
-#define HIDDEN (-3e38f)
-#define LOWEST (-1e30f)
-
-typedef struct {
-  const bf16 *data;
-  int64_t token, head; /* strides */
-} Tensor;
-
-typedef struct {
-  Tensor q, k, v;
-  const int32_t *bounds; /* segments + 1 first tokens */
-  int64_t segments, heads, kv_heads, size, window; /* window: keys that a query sees, its own included; 0: all before it */
-  int64_t skip; /* forward: the first so many tokens of each segment are keys alone; q, out and lse are without them. backward: 0 */
-  float scale;
-  int causal, threads; /* not causal: a query sees its whole segment, and there is no window */
-} Problem;
-
-typedef struct {
-  int64_t segment, head, first, stop; /* queries of the segment */
-  int64_t keys;                       /* the segment's first so many are seen */
-  int64_t place;                      /* of its sums of gradients, in tokens */
-} Task;
 
 /* ---- products --------------------------------------------------------------------------------------------------------------------- */
 
@@ -183,44 +162,6 @@ static void hide(float *scores, int64_t keys, int64_t columns, int64_t width, in
     }
 }
 
-/* Whether some query of [first, stop) does not see some key of [low, high). */
-INLINE int must_hide(const Problem *p, int64_t first, int64_t stop, int64_t low, int64_t high) {
-  return p->causal && (high > first + 1 || (p->window && stop - 1 - low >= p->window));
-}
-
-INLINE int64_t lowest_key(int64_t first, int64_t window) { return window ? most(0, first - window + 1) / 2 * 2 : 0; }
-
-static void *space(int64_t bytes) { return aligned_alloc(64, (size_t)up(bytes + 64, 64)); }
-
-/* Where a segment's values, turned, begin: (K, D, width) after those of the segments before it, each widened to 32 tokens. */
-static int64_t widths(const Problem *p, int64_t *start) {
-  int64_t sum = 0;
-  for (int64_t s = 0; s < p->segments; s++) start[s] = sum, sum += up(p->bounds[s + 1] - p->bounds[s], 32);
-  return sum;
-}
-
-INLINE int64_t length_of(const Problem *p, int64_t segment) { return p->bounds[segment + 1] - p->bounds[segment]; }
-
-/* Keys that queries before `stop` see, from the segment's first (or the window's) on. */
-INLINE int64_t keys_of(const Problem *p, int64_t segment, int64_t stop) { return p->causal ? stop : length_of(p, segment); }
-INLINE const bf16 *row(const Tensor *x, int64_t token, int64_t head) { return x->data + token * x->token + head * x->head; }
-
-static int by_work(const void *a, const void *b) {
-  const Task *x = a, *y = b;
-  const int64_t work_x = x->keys * (x->stop - x->first), work_y = y->keys * (y->stop - y->first);
-  return work_x != work_y ? (work_x < work_y ? 1 : -1) : (x->place < y->place ? -1 : 1);
-}
-
-/* All values (or keys) turned: of each segment and head (D, width). */
-static void turn_all(const Problem *p, const Tensor *x, const int64_t *start, bf16 *out) {
-#pragma omp for schedule(dynamic, 1) collapse(2)
-  for (int64_t s = 0; s < p->segments; s++)
-    for (int64_t h = 0; h < p->kv_heads; h++) {
-      const int64_t length = length_of(p, s), width = up(length, 32);
-      turned(row(x, p->bounds[s], h), x->token, length, p->size, out + (start[s] * p->kv_heads + h * width) * p->size, width);
-    }
-}
-
 /* ---- forward ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -250,7 +191,7 @@ static void soften(Forward *at, int64_t keys, int64_t columns, float by) {
       sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
       _mm512_storeu_si512(at->probabilities + j / 2 * QUERIES + i, paired(narrow(low), narrow(high)));
     }
-    const f16x factor = power_of_two(_mm512_fmsub_ps(before, times, shift));
+    const f16x factor = power_of_two(_mm512_mul_ps(_mm512_sub_ps(before, now), times)); /* exactly 1 where these keys move nothing */
     _mm512_storeu_ps(at->factor + i, factor);
     _mm512_storeu_ps(at->largest + i, now);
     _mm512_storeu_ps(at->total + i, _mm512_fmadd_ps(_mm512_loadu_ps(at->total + i), factor, sum));
@@ -284,46 +225,6 @@ static void forward_of(const Problem *p, const Task *t, const bf16 *values, int6
               out_strides[0]);
   for (int64_t i = 0; i < t->stop - t->first; i++)
     lse[t->head * all + asked + i] = at->largest[i] * by + log2f(at->total[i]);
-}
-
-/* out (T, H, D) and lse (H, T). Returns 0, or 1 where there is no memory.
-
-   Blocks of queries end where they would end without `skip`: a query's bits are the same either way. */
-int campana_attention_forward(const Problem *p, bf16 *out, const int64_t *out_strides, float *lse) {
-  int64_t num_tasks = 0, failed = 0;
-  for (int64_t s = 0; s < p->segments; s++) num_tasks += (length_of(p, s) + QUERIES - 1) / QUERIES * p->heads;
-  int64_t *start = space(8 * p->segments);
-  Task *tasks = space(num_tasks * (int64_t)sizeof(Task));
-  bf16 *values = start ? space(2 * widths(p, start) * p->kv_heads * p->size) : NULL;
-  if (!start || !tasks || !values) {
-    free(start), free(tasks), free(values);
-    return 1;
-  }
-  num_tasks = 0;
-  for (int64_t s = 0; s < p->segments; s++)
-    for (int64_t h = 0; h < p->heads; h++)
-      for (int64_t i = p->skip, stop; i < length_of(p, s); i = stop, num_tasks++) {
-        stop = least((i / QUERIES + 1) * QUERIES, length_of(p, s));
-        tasks[num_tasks] = (Task){s, h, i, stop, keys_of(p, s, stop), num_tasks};
-      }
-  qsort(tasks, (size_t)num_tasks, sizeof(Task), by_work);
-#pragma omp parallel num_threads(p->threads)
-  {
-    Forward *at = space(sizeof(Forward));
-    turn_all(p, &p->v, start, values);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t n = 0; n < num_tasks; n++) {
-      const Task *t = tasks + n;
-      const int64_t width = up(length_of(p, t->segment), 32), kv_head = t->head / (p->heads / p->kv_heads);
-      if (at) forward_of(p, t, values + (start[t->segment] * p->kv_heads + kv_head * width) * p->size, width, out, out_strides, lse, at);
-      else
-#pragma omp atomic write
-        failed = 1;
-    }
-    free(at);
-  }
-  free(start), free(tasks), free(values);
-  return (int)failed;
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------------------------- */
@@ -365,12 +266,6 @@ static void slope(Backward *at, int64_t keys, int64_t from, int64_t columns, flo
     }
 }
 
-typedef struct {
-  Tensor out, grad;
-  const float *lse;
-  bf16 *grad_q, *grad_k, *grad_v; /* contiguous */
-} Gradients;
-
 /* One block of queries of one head: adds to the sums of keys and values, and writes the queries' gradient. */
 static void backward_block(const Problem *p, const Gradients *g, int64_t segment, int64_t head, int64_t first, int64_t stop,
                            const bf16 *keys_turned, int64_t width, float *sum_k, float *sum_v, Backward *at) {
@@ -408,9 +303,6 @@ static void backward_block(const Problem *p, const Gradients *g, int64_t segment
   turned_back(at->sum, QUERIES, rows, size, at->scale, g->grad_q + ((begin + first) * p->heads + head) * size, p->heads * size);
 }
 
-/* Queries of a task: a segment has at most eight tasks, so that their sums are at most 4.5 (not causal: 8) times the keys and values. */
-INLINE int64_t queries_of_task(int64_t length) { return most(256, up((length + 7) / 8, QUERIES)); }
-
 /* Adds up the tasks' sums, the earliest first, and rounds: a gradient of keys or values of one segment and head. */
 static void add_up(const float *const *sums, const int64_t *seen, int64_t num, int64_t length, int64_t size, float scale, bf16 *out,
                    int64_t stride) {
@@ -423,72 +315,4 @@ static void add_up(const float *const *sums, const int64_t *seen, int64_t num, i
     }
 }
 
-/* grad_q (T, H, D), grad_k and grad_v (T, K, D), contiguous. Returns 0, or 1 where there is no memory. */
-int campana_attention_backward(const Problem *p, const Gradients *g) {
-  int64_t num_tasks = 0, places = 0, failed = 0;
-  const int64_t group = p->heads / p->kv_heads, size = p->size;
-  for (int64_t s = 0; s < p->segments; s++) {
-    const int64_t length = length_of(p, s), step = queries_of_task(length);
-    num_tasks += (length + step - 1) / step * p->kv_heads;
-  }
-  int64_t *start = space(8 * p->segments), *first_task = space(8 * (p->segments * p->kv_heads + 1));
-  Task *tasks = space(num_tasks * (int64_t)sizeof(Task)), *queue = space(num_tasks * (int64_t)sizeof(Task));
-  bf16 *keys = start ? space(2 * widths(p, start) * p->kv_heads * size) : NULL;
-  num_tasks = 0;
-  if (tasks && first_task)
-    for (int64_t s = 0; s < p->segments; s++)
-      for (int64_t h = 0; h < p->kv_heads; h++) {
-        const int64_t length = length_of(p, s), step = queries_of_task(length);
-        first_task[s * p->kv_heads + h] = num_tasks;
-        for (int64_t i = 0; i < length; i += step, num_tasks++) {
-          const int64_t stop = least(i + step, length);
-          tasks[num_tasks] = (Task){s, h, i, stop, keys_of(p, s, stop), places};
-          places += tasks[num_tasks].keys;
-        }
-        first_task[s * p->kv_heads + h + 1] = num_tasks;
-      }
-  float *sums = space(2 * 4 * places * size);
-  if (!start || !first_task || !tasks || !queue || !keys || !sums) {
-    free(start), free(first_task), free(tasks), free(queue), free(keys), free(sums);
-    return 1;
-  }
-  memcpy(queue, tasks, (size_t)num_tasks * sizeof(Task));
-  qsort(queue, (size_t)num_tasks, sizeof(Task), by_work);
-#pragma omp parallel num_threads(p->threads)
-  {
-    Backward *at = space(sizeof(Backward));
-    turn_all(p, &p->k, start, keys);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t n = 0; n < num_tasks; n++) {
-      const Task *t = queue + n;
-      const int64_t width = up(length_of(p, t->segment), 32);
-      float *sum_k = sums + 2 * t->place * size, *sum_v = sum_k + t->keys * size;
-      memset(sum_k, 0, (size_t)(2 * 4 * t->keys * size));
-      if (!at)
-#pragma omp atomic write
-        failed = 1;
-      else
-        for (int64_t i = t->first; i < t->stop; i += QUERIES)
-          for (int64_t h = t->head * group; h < (t->head + 1) * group; h++)
-            backward_block(p, g, t->segment, h, i, least(i + QUERIES, t->stop),
-                           keys + (start[t->segment] * p->kv_heads + t->head * width) * size, width, sum_k, sum_v, at);
-    }
-    free(at);
-#pragma omp for schedule(dynamic, 1) collapse(2)
-    for (int64_t s = 0; s < p->segments; s++)
-      for (int64_t h = 0; h < p->kv_heads; h++) {
-        const float *sums_k[8], *sums_v[8];
-        int64_t seen[8], num = 0;
-        for (int64_t n = first_task[s * p->kv_heads + h]; n < first_task[s * p->kv_heads + h + 1]; n++, num++) {
-          sums_k[num] = sums + 2 * tasks[n].place * size;
-          sums_v[num] = sums_k[num] + tasks[n].keys * size;
-          seen[num] = tasks[n].keys;
-        }
-        const int64_t place = (p->bounds[s] * p->kv_heads + h) * size, stride = p->kv_heads * size;
-        add_up(sums_k, seen, num, length_of(p, s), size, p->scale, g->grad_k + place, stride);
-        add_up(sums_v, seen, num, length_of(p, s), size, 1.0f, g->grad_v + place, stride);
-      }
-  }
-  free(start), free(first_task), free(tasks), free(queue), free(keys), free(sums);
-  return (int)failed;
-}
+#include "../segments_tasks.h"
