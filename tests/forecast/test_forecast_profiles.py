@@ -51,6 +51,7 @@ PROFILE = TuneProfile(
     step_seconds=2e-9,
     export_seconds=0.5,
     memory_offset_bytes=6e8,
+    compiled=True,
 )
 
 
@@ -81,12 +82,12 @@ def test_the_largest_pack_is_the_largest_that_fits(tokens: int) -> None:
 
 
 def test_weights_gradients_and_state_of_a_known_model() -> None:
-    assert counted_tuning_bytes(0, SHAPE, Full(), "fp32", several=True) == 16 * 134_515_008
+    assert counted_tuning_bytes(0, SHAPE, Full(), "fp32", several=True, compiled=True) == 16 * 134_515_008
 
 
 def test_gradients_take_the_place_of_activations_in_a_step_of_one_pack() -> None:
     def counted(tokens: int, *, several: bool) -> int:
-        return counted_tuning_bytes(tokens, SHAPE, Full(), "bf16", several=several)
+        return counted_tuning_bytes(tokens, SHAPE, Full(), "bf16", several=several, compiled=True)
 
     learning, output = 134_515_008, 49_152 * 576
     assert counted(0, several=False) == counted(0, several=True) == 16 * learning

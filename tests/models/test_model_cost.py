@@ -136,25 +136,25 @@ def test_costs_grow_with_the_work(shape: Shape, method: Any, num_tokens: int, nu
     assert flops < training_flops(shape, num_tokens + 1, num_supervised, squares + 1, method)
     assert flops < training_flops(shape, num_tokens, num_supervised + 1, squares, method)
     assert flops < training_flops(shape, num_tokens, num_supervised, squares + 2, method)
-    memory = training_memory_bytes(shape, method, num_tokens)
+    memory = training_memory_bytes(shape, method, num_tokens, compiled=True)
     for name in ("vocab_size", "hidden_size", "num_layers", "intermediate_size", "head_dim"):
         larger = replace(shape, **{name: getattr(shape, name) + 1})
-        assert training_memory_bytes(larger, method, num_tokens) > memory
+        assert training_memory_bytes(larger, method, num_tokens, compiled=True) > memory
         assert generation_memory_bytes(larger, 4, num_tokens) > generation_memory_bytes(shape, 4, num_tokens)
         assert disk_bytes(larger) > disk_bytes(shape)
-    assert training_memory_bytes(shape, method, num_tokens + 1) > memory
+    assert training_memory_bytes(shape, method, num_tokens + 1, compiled=True) > memory
 
 
 @pytest.mark.parametrize(("method", "block"), [(Full(), 1 << 28), (Lora(), 1 << 27)])
 def test_logits_take_memory_up_to_a_block(make_llama: Callable[..., Any], method: Any, block: int) -> None:
     shape = replace(Shape.from_config(make_llama().config.to_dict()), vocab_size=49152)
-    more = training_memory_bytes(shape, method, 40_000) - training_memory_bytes(shape, method, 20_000)
-    assert more == 20_000 * activation_bytes_per_token(shape, method)
-    few = training_memory_bytes(shape, method, 11) - training_memory_bytes(shape, method, 1)
-    assert few == 10 * (activation_bytes_per_token(shape, method) + 4 * shape.vocab_size)
-    whole = training_memory_bytes(shape, method, 40_000) - training_memory_bytes(shape, method, 0)
+    more = training_memory_bytes(shape, method, 40_000, compiled=True) - training_memory_bytes(shape, method, 20_000, compiled=True)
+    assert more == 20_000 * activation_bytes_per_token(shape, method, compiled=True)
+    few = training_memory_bytes(shape, method, 11, compiled=True) - training_memory_bytes(shape, method, 1, compiled=True)
+    assert few == 10 * (activation_bytes_per_token(shape, method, compiled=True) + 4 * shape.vocab_size)
+    whole = training_memory_bytes(shape, method, 40_000, compiled=True) - training_memory_bytes(shape, method, 0, compiled=True)
     product = 4 * shape.vocab_size * shape.hidden_size * isinstance(method, Full)
-    assert whole == 40_000 * activation_bytes_per_token(shape, method) + block + product
+    assert whole == 40_000 * activation_bytes_per_token(shape, method, compiled=True) + block + product
 
 
 def test_one_block_of_logits_takes_as_much_as_one_of_several_and_the_output_layers_gradient(make_llama: Callable[..., Any]) -> None:
@@ -163,8 +163,8 @@ def test_one_block_of_logits_takes_as_much_as_one_of_several_and_the_output_laye
     most = ((1 << 28) + 4 * output) // (2 * shape.vocab_size)  # tokens of one block
 
     def beyond_activations(tokens: int) -> int:
-        activations = tokens * activation_bytes_per_token(shape, Full(), precision="bf16")
-        return training_memory_bytes(shape, Full(), tokens, precision="bf16") - activations
+        activations = tokens * activation_bytes_per_token(shape, Full(), precision="bf16", compiled=True)
+        return training_memory_bytes(shape, Full(), tokens, precision="bf16", compiled=True) - activations
 
     without = beyond_activations(0)
     assert beyond_activations(most) - without == 2 * most * shape.vocab_size

@@ -123,10 +123,11 @@ def test_queries_that_are_not_asked_move_no_bit(
 @pytest.mark.parametrize("window", [None, 70])
 def test_a_query_has_the_same_bits_however_long_its_segment_is(either: Compiled, window: int | None) -> None:
     (q, k, v), _, bounds = inputs([333], 4, 2, 64, 3, either.dtype)
-    whole, _ = either.attention.forward(q, k, v, bounds, scale=0.1, window=window)
+    whole, whole_lse = either.attention.forward(q, k, v, bounds, scale=0.1, window=window)
     for stop in (1, 2, 63, 64, 65, 127, 128, 129, 300):
-        part, _ = either.attention.forward(q[:stop], k[:stop], v[:stop], bounds.new_tensor([0, stop]), scale=0.1, window=window)
+        part, lse = either.attention.forward(q[:stop], k[:stop], v[:stop], bounds.new_tensor([0, stop]), scale=0.1, window=window)
         assert torch.equal(part, whole[:stop])
+        assert torch.equal(lse, whole_lse[:, :stop])
 
 
 @pytest.mark.parametrize("window", [100, WHOLE])
@@ -167,8 +168,10 @@ def test_a_number_that_is_none_is_not_hidden(either: Compiled) -> None:
 
 @pytest.mark.parametrize(
     ("size", "kind", "taken"),
-    [(64, torch.bfloat16, True), (24, torch.bfloat16, False), (272, torch.bfloat16, False), (64, torch.float32, False)],
+    [(64, torch.bfloat16, True), (24, torch.bfloat16, False), (24, torch.float32, True), (272, torch.bfloat16, False)],
 )
 def test_it_says_what_it_takes(size: int, kind: torch.dtype, taken: bool) -> None:
     x = torch.zeros(3, 1, size, dtype=kind)
-    assert Attention(None, torch.bfloat16).takes(x, x) is taken
+    assert Attention(None, kind).takes(x, x) is taken
+    other = torch.float32 if kind == torch.bfloat16 else torch.bfloat16
+    assert not Attention(None, other).takes(x, x)

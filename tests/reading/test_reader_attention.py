@@ -1,4 +1,4 @@
-"""Compiled attention of readers: the same numbers as the encoder's own to within bf16, no padding seen, and only where it fits."""
+"""Compiled attention of readers: the same numbers as the encoder's own to within rounding, no padding seen, and only where it fits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from campana.errors import ModelError
 from campana.native.compiled import Compiled
-from campana.reading.attention import NAME, bounds_of, use_compiled
+from campana.reading.attention import NAMES, bounds_of, use_compiled
 
 SIZES: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
@@ -77,21 +77,21 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 
 @pytest.mark.parametrize("make", [lambda: tiny_bert(**SIZES), tiny_roberta, albert, electra])
-def test_it_computes_what_the_encoder_computes(compiled: Compiled, make: Callable[[], Any]) -> None:
-    model = make()
+def test_it_computes_what_the_encoder_computes(either: Compiled, make: Callable[[], Any]) -> None:
+    model, (slack, of_gradients) = make(), ((1e-3, 5e-3) if either.dtype == torch.bfloat16 else (1e-5, 1e-4))
     tokens, mask = batch()
     exact, grads = read(model, tokens, mask, torch.float32)
-    near, near_grads = read(model, tokens, mask, torch.bfloat16)
-    assert use_compiled(model, compiled)
-    assert model.config._attn_implementation == NAME
-    found, found_grads = read(model, tokens, mask, torch.bfloat16)
-    assert distance(found, exact) < 1.5 * distance(near, exact) + 1e-3
+    near, near_grads = read(model, tokens, mask, either.dtype)
+    assert use_compiled(model, either)
+    assert model.config._attn_implementation == NAMES[either.dtype]
+    found, found_grads = read(model, tokens, mask, either.dtype)
+    assert distance(found, exact) < 1.5 * distance(near, exact) + slack
     for ours, theirs, wanted in zip(found_grads, near_grads, grads, strict=True):
         if float(wanted.norm()) > 1e-3 * max(float(g.norm()) for g in grads):
-            assert distance(ours, wanted) < 1.5 * distance(theirs, wanted) + 5e-3
+            assert distance(ours, wanted) < 1.5 * distance(theirs, wanted) + of_gradients
 
 
-def test_numbers_that_are_not_bf16_are_computed_by_torch(compiled: Compiled) -> None:
+def test_numbers_of_another_type_are_computed_by_torch(compiled: Compiled) -> None:
     model = tiny_bert(**SIZES)
     expected, grads = read(model, *batch(), torch.float32)
     assert use_compiled(model, compiled)
@@ -100,9 +100,9 @@ def test_numbers_that_are_not_bf16_are_computed_by_torch(compiled: Compiled) -> 
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found_grads, grads, strict=True))
 
 
-def test_a_row_has_the_same_bits_whatever_lies_in_the_padding(compiled: Compiled) -> None:
-    model = tiny_bert(**SIZES).bfloat16()
-    assert use_compiled(model, compiled)
+def test_a_row_has_the_same_bits_whatever_lies_in_the_padding(either: Compiled) -> None:
+    model = tiny_bert(**SIZES).to(either.dtype)
+    assert use_compiled(model, either)
     tokens, mask = batch()
     with torch.no_grad():
         together = model.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
@@ -110,12 +110,12 @@ def test_a_row_has_the_same_bits_whatever_lies_in_the_padding(compiled: Compiled
     assert torch.equal(together[mask.bool()], other[mask.bool()])
 
 
-@pytest.mark.parametrize("make", [modern_bert, deberta, mpnet, lambda: tiny_bert(**{**SIZES, "hidden_size": 48})])
-def test_an_encoder_that_attends_in_another_way_stays_as_it_was(compiled: Compiled, make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize("make", [modern_bert, deberta, mpnet, lambda: tiny_bert(**{**SIZES, "hidden_size": 36})])
+def test_an_encoder_that_attends_in_another_way_stays_as_it_was(either: Compiled, make: Callable[[], Any]) -> None:
     model = make()
     before = model.config._attn_implementation
     expected, _ = read(model, *batch(), torch.float32)
-    assert not use_compiled(model, compiled)
+    assert not use_compiled(model, either)
     assert model.config._attn_implementation == before
     assert torch.equal(read(model, *batch(), torch.float32)[0], expected)
 
@@ -123,7 +123,7 @@ def test_an_encoder_that_attends_in_another_way_stays_as_it_was(compiled: Compil
 def test_nothing_is_used_where_there_is_no_compiled_code() -> None:
     model = tiny_bert(**SIZES)
     assert not use_compiled(model, None)
-    assert model.config._attn_implementation != NAME
+    assert model.config._attn_implementation not in NAMES.values()
 
 
 def test_bounds_are_those_of_tokens_and_of_padding() -> None:

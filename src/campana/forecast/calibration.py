@@ -27,7 +27,7 @@ from typing import Any
 from campana.core.machine import this_machine
 from campana.forecast.profile import AnswerProfile, ReadAnswerProfile, ReadTrainProfile, TuneProfile
 
-SCHEMA = "campana.calibration/4"
+SCHEMA = "campana.calibration/5"
 TIMED = ("campana.tuning", "campana.generation", "campana.reading", "campana.native")
 """Packages whose code a profile is of."""
 BUSY = 0.15

@@ -9,7 +9,6 @@ what the process holds beside weights, gradients, optimiser state, kept activati
 
 from __future__ import annotations
 
-import shutil
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +28,6 @@ from campana.models.cost import (
     training_memory_bytes,
 )
 from campana.models.shape import Shape, num_parameters
-from campana.native.build import CODES, can_be_built
 
 ROW_QUANTUM = 32
 """Rows of the packed engine's passes are padded to a multiple of this (`generation.lean`)."""
@@ -69,6 +67,8 @@ class TuneProfile(_Coefficients):
     export_seconds: float
     memory_offset_bytes: float
     """Peak of the process beside what the cost model counts."""
+    compiled: bool
+    """It ran by compiled code, which keeps less for the backward pass."""
     alone: bool = False
     """Rows cannot share a pack."""
     busy: float = 0.0
@@ -86,7 +86,8 @@ class TuneProfile(_Coefficients):
 
     def memory_bytes(self, max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool) -> int:
         """Peak of the process with packs of so many tokens, one or several a step."""
-        return round(self.memory_offset_bytes + counted_tuning_bytes(max_tokens, shape, method, precision, several=several))
+        counted = counted_tuning_bytes(max_tokens, shape, method, precision, several=several, compiled=self.compiled)
+        return round(self.memory_offset_bytes + counted)
 
     def largest_pack(self, limit_bytes: int, shape: Shape, method: MethodLike, precision: Precision) -> int:
         """The most tokens of a pack, of several in a step, whose peak stays within a limit; 0 or less: none does."""
@@ -94,9 +95,8 @@ class TuneProfile(_Coefficients):
         def memory(tokens: int) -> int:
             return self.memory_bytes(tokens, shape, method, precision, several=True)
 
-        most = max(0, limit_bytes) // activation_bytes_per_token(
-            shape, method, precision=precision, compiled=_compiled(precision)
-        )  # what else there is comes on top
+        a_token = activation_bytes_per_token(shape, method, precision=precision, compiled=self.compiled)
+        most = max(0, limit_bytes) // a_token  # what else there is comes on top
         return bisect_right(range(most + 1), limit_bytes, key=memory) - 1
 
 
@@ -230,15 +230,10 @@ def place_bytes(shape: Shape, each: int) -> int:
     return 2 * shape.num_layers * shape.kv_size * each
 
 
-def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool) -> int:
+def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool, compiled: bool) -> int:
     """Weights, gradients, optimiser state, kept activations and a block of logits."""
-    how: Any = {"precision": precision, "frozen_bytes": BYTES[precision], "compiled": _compiled(precision)}
+    how: Any = {"precision": precision, "frozen_bytes": BYTES[precision], "compiled": compiled}
     return training_memory_bytes(shape, method, max_tokens, several=several, **how)
-
-
-def _compiled(precision: Precision) -> bool:
-    """Whether this machine tunes by compiled code: on a CPU that has the instructions, and with a compiler."""
-    return shutil.which("nvidia-smi") is None and can_be_built(CODES[precision])
 
 
 def counted_answering_bytes(call: AnsweringPasses, shape: Shape, each: int) -> int:

@@ -86,6 +86,7 @@ def tune_profile(
     largest = max(each.tokens for each in packs)
     validation = step_packs(held_out, range(len(held_out)), micro, alone=alone)
     validated = validation_seconds(len(validation), sum(forward_pack_flops(each, shape) for each in validation), pack_seconds, flop_seconds)
+    counted = counted_tuning_bytes(largest, shape, spec.method, spec.precision, several=several, compiled=found["compiled"])
     seconds = {phase: spent * (1 - busy) for phase, spent in found["seconds"].items()}
     return TuneProfile(
         load_seconds=seconds["load"],
@@ -95,7 +96,8 @@ def tune_profile(
         flop_seconds=flop_seconds,
         step_seconds=step_seconds,
         export_seconds=seconds.get("export", 0.0),
-        memory_offset_bytes=found["peak_memory_bytes"] - counted_tuning_bytes(largest, shape, spec.method, spec.precision, several=several),
+        memory_offset_bytes=found["peak_memory_bytes"] - counted,
+        compiled=found["compiled"],
         alone=alone,
         busy=busy,
     )
@@ -140,6 +142,8 @@ def run_tune(
     spec: Any, model_dir: Path, data_dir: Path, out_dir: Path, cache_dir: Path, batch: int, micro: int, epochs: float
 ) -> dict[str, Any]:
     """A short run of the trainer: when its first validation began and each pack was done, phases, peak."""
+    import torch
+
     from campana.tuning.job import TuneJob, tune
 
     told: list[float] = []
@@ -169,4 +173,6 @@ def run_tune(
     wall = time.perf_counter() - start
     seconds: Mapping[str, float] = meter["seconds"]
     began = min(start + seconds["load"], told[0])
-    return {"told": told, "began": began, "seconds": seconds, "wall": wall, "peak_memory_bytes": meter["peak_memory_bytes"]}
+    compiled = "not_compiled" not in meter and not torch.cuda.is_available()
+    peak = meter["peak_memory_bytes"]
+    return {"told": told, "began": began, "seconds": seconds, "wall": wall, "peak_memory_bytes": peak, "compiled": compiled}

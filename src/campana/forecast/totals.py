@@ -126,7 +126,8 @@ def _least_bytes(stage: Stage, forecaster: Forecaster) -> int:
         method: Any = spec.method
         state = 8 if isinstance(spec.optimizer, AdamW) else 0
         each = BYTES[spec.precision]
-        return training_memory_bytes(shape, method, 0, precision=spec.precision, frozen_bytes=each, state_bytes=state, several=False)
+        how: Any = {"precision": spec.precision, "frozen_bytes": each, "state_bytes": state, "several": False}
+        return training_memory_bytes(shape, method, 0, compiled=True, **how)
     except CampanaError:
         return 0
 

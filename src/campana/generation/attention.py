@@ -7,8 +7,8 @@ keyword `campana_pass`; every layer calls `attend` here, which asks the pass. Pa
     PromptPass(rows, compiled)      # reads prompts laid end to end: causal attention per prompt; keeps keys and values
     StepPass(shelf)                 # one new token for every row: attention over the row's own keys and values
 
-A step reads the whole bucket, with the places that are not yet written masked out. Prompts in bf16 are computed by compiled code where it
-takes the model's heads (steps want more of them).
+A step reads the whole bucket, with the places that are not yet written masked out. Prompts are computed by compiled code where it takes
+the model's heads and steps do not (which in bf16 want more of them).
 
 Nothing that is computed for a row depends on another row: prompts attend alone, and of a step each row is a product of its own (with
 its group of query heads) whose sizes come from its own length. Of 16-bit scores torch itself computes the softmax in fp32. Sliding

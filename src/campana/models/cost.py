@@ -151,13 +151,14 @@ LOGIT_BLOCK_BYTES = 1 << 27
 """Of the logits that the trainer holds at once: few large products are quicker than many (benchmarks/NOTES.md, Tuning)."""
 
 
-def activation_bytes_per_token(shape: Shape, method: MethodLike, *, precision: Precision = "fp32", compiled: bool = True) -> int:
+def activation_bytes_per_token(shape: Shape, method: MethodLike, *, compiled: bool, precision: Precision = "fp32") -> int:
     """What the trainer keeps of one token for the backward pass, all layers.
 
     In a layer: the inputs of the two norms of sums (hidden, fp32) and of other norms (in the products' type); queries and attention
     output (query_size each), keys and values (kv_size each), queries and keys once more where norms made them; log-sum-exp (fp32, one a
-    head); gate and up (intermediate each). Without compiled code, which makes these again, also what matrices with something to learn
-    read: each norm's result (hidden) and the gate's product (intermediate). LoRA adds each factor's inner vector (rank).
+    head); gate and up (intermediate each). Without compiled code, which makes these again (of RMS norms and gated parts of usual widths),
+    also what matrices with something to learn read: each norm's result (hidden) and the gate's product (intermediate). LoRA adds each
+    factor's inner vector (rank).
     """
     factors = factors_of(method)
     each = BYTES[precision]
@@ -183,11 +184,11 @@ def training_memory_bytes(
     method: MethodLike,
     micro_batch_tokens: int,
     *,
+    compiled: bool,
     precision: Precision = "fp32",
     frozen_bytes: int = 4,
     state_bytes: int = 8,
     several: bool = True,
-    compiled: bool = True,
 ) -> int:
     """Peak bytes of weights, gradients, optimiser state, kept activations and logits; the process itself (libraries) is not in it.
 

@@ -5,7 +5,7 @@
         out, lse = attention.forward(q, k, v, bounds, scale=1 / 8, window=None)
         grad_q, grad_k, grad_v = attention.backward(grad, q, k, v, out, lse, bounds, scale=1 / 8, window=None)
 
-In bf16 three to ten times as quick as torch's fused kernel on Zen 5, and nearer to exact arithmetic; in fp32 1.4 to 6 times on Zen 3
+In bf16 three to ten times as quick as torch's fused kernel on Zen 5, and nearer to exact arithmetic; in fp32 1.3 to 2.3 times on Zen 3
 (benchmarks/NOTES.md, Tuning). Nothing but the inputs, the result and `lse` need be kept. A segment's result does not depend on the pack,
 nor any on the number of threads.
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 LARGEST_HEAD = 256
-HEAD_MULTIPLE = 16
+HEAD_MULTIPLE = {torch.bfloat16: 16, torch.float32: 8}
 
 
 class _Tensor(ctypes.Structure):
@@ -60,7 +60,7 @@ class Attention:
         """Whether tensors of this type, place and head size can be computed."""
         size = q_THD.shape[2]
         mine = v_TKD.dtype == self.dtype and v_TKD.device.type == "cpu"
-        return mine and v_TKD.shape[2] == size and size % HEAD_MULTIPLE == 0 and size <= LARGEST_HEAD
+        return mine and v_TKD.shape[2] == size and size % HEAD_MULTIPLE[self.dtype] == 0 and size <= LARGEST_HEAD
 
     def forward(
         self,

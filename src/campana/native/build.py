@@ -55,11 +55,6 @@ class Unavailable(Exception):  # noqa: N818 (a state of the machine, which calle
 CODES = {"bf16": BF16, "fp32": FP32}
 
 
-def can_be_built(code: Code) -> bool:
-    """Whether the processor has the instructions and GCC is there. Asked without loading anything."""
-    return shutil.which("gcc") is not None and set(code.instructions) <= _instructions_here()
-
-
 def lacks_compiler(code: Code) -> bool:
     """Whether only GCC is missing: the processor has the instructions. Asked without loading anything."""
     return shutil.which("gcc") is None and set(code.instructions) <= _instructions_here()

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MULTIPLE = 16
+MULTIPLE = {torch.bfloat16: 16, torch.float32: 8}
 """Of features of a row; of a head, twice as many, for its halves are turned into each other."""
 BLOCK = 64
 """Tokens whose share of a norm's gradient is one sum."""
@@ -37,7 +37,7 @@ class Elementwise:
     def turns(self, x_THD: Tensor, cos: Tensor) -> bool:
         """Whether `rotary` can compute heads of this type, place and size: cos must be of the whole head."""
         size = x_THD.shape[-1]
-        return self._is_mine(x_THD) and size == cos.shape[-1] and size % (2 * MULTIPLE) == 0 and x_THD.stride(-1) == 1
+        return self._is_mine(x_THD) and size == cos.shape[-1] and size % (2 * MULTIPLE[self.dtype]) == 0 and x_THD.stride(-1) == 1
 
     def rotary(self, x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor, *, back: bool = False) -> Tensor:
         """x cos + (-second half, first half) sin: (T, H, D). cos, sin: fp32. `back`: the gradient of x from that of the result."""
@@ -50,7 +50,7 @@ class Elementwise:
 
     def gates(self, gate: Tensor) -> bool:
         """Whether `gated` can compute numbers of this type and place."""
-        return self._is_mine(gate) and gate.numel() % MULTIPLE == 0
+        return self._is_mine(gate) and gate.numel() % MULTIPLE[self.dtype] == 0
 
     def gated(self, gate: Tensor, up: Tensor, kind: str) -> Tensor:
         """act(gate) * up in their shape, and laid out as they are where both are alike; `kind` of `GATES`."""
@@ -70,10 +70,12 @@ class Elementwise:
 
     def norms(self, x: Tensor) -> bool:
         """Whether `norm` can compute rows of this type, place and length."""
-        return x.device.type == "cpu" and x.dtype in (self.dtype, torch.float32) and x.shape[-1] % MULTIPLE == 0
+        return x.device.type == "cpu" and x.dtype in (self.dtype, torch.float32) and x.shape[-1] % MULTIPLE[self.dtype] == 0
 
     def norm(self, x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """x / sqrt(mean(x^2) + eps) * weight over the last dimension, of `dtype`; and what each row was multiplied by, (T,) fp32."""
+        assert weight_D.dtype == torch.float32
+        assert weight_D.is_contiguous()
         x = x.contiguous()
         size = x.shape[-1]
         out, inverse_T = torch.empty(x.shape, dtype=self.dtype), torch.empty(x.numel() // size)
@@ -100,8 +102,9 @@ class Elementwise:
     def cross_entropy_(self, logits_CV: Tensor, targets_C: Tensor, scale: float) -> Tensor:
         """The summed cross-entropy of `scale` times the logits (0-d float64), which become its gradient by what they were scaled to."""
         assert scale > 0
-        losses_C = torch.empty(len(targets_C), dtype=torch.float64)
-        places = (_at(logits_CV), _at(targets_C.contiguous()))
+        assert targets_C.dtype == torch.int64
+        targets_C, losses_C = targets_C.contiguous(), torch.empty(len(targets_C), dtype=torch.float64)
+        places = (_at(logits_CV), _at(targets_C))
         shape = (c_int64(logits_CV.shape[0]), c_int64(logits_CV.shape[1]))
         self.library.campana_cross_entropy(*places, c_float(scale), _at(losses_C), *shape, _threads())
         return losses_C.sum()

@@ -1,4 +1,4 @@
-"""Attention of a reader's rows by compiled code, for bf16 on a CPU. Registered with transformers as `campana_rows`.
+"""Attention of a reader's rows by compiled code, on a CPU. Registered with transformers under a name for each type of numbers.
 
     if use_compiled(model, compiled): ...      # else the model is as it was
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from campana.native.compiled import Compiled
 
-NAME = "campana_rows"
+NAMES = {torch.bfloat16: "campana_rows_bf16", torch.float32: "campana_rows_fp32"}
 REFUSED = ("s_aux", "position_bias", "softcap", "head_mask", "is_causal")
 """Keyword arguments by which a layer asks for what is not computed here."""
-ROUNDING = 0.03
-"""Of the last hidden states, as a share of their size, by which two ways of computing in bf16 may differ; a lost mask differs by more."""
+ROUNDING = {torch.bfloat16: 0.03, torch.float32: 1e-4}
+"""Of the last hidden states, as a share of their size, by which two ways of computing may differ; a lost mask differs by more."""
 
 
 def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
@@ -56,7 +56,7 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
         causal = bool(getattr(module, "is_causal", False))
         if dropout or (sliding_window and not causal) or any(kwargs.get(name) for name in REFUSED):
             raise ModelError(f"{type(module).__name__} asks for more than attention")
-        if value.dtype != torch.bfloat16:
+        if value.dtype != compiled.dtype:
             return _plain(query, key, value, bounds, scaling, sliding_window, causal), None
         if not compiled.attention.takes(rows[0], rows[2]):
             raise ModelError(f"{type(module).__name__} has heads of {query.shape[-1]}, which are not compiled for")
@@ -66,23 +66,24 @@ def use_compiled(model: PreTrainedModel, compiled: Compiled | None) -> bool:
         )  # autograd's apply takes no names
         return out.view(query.shape[0], query.shape[2], *out.shape[1:]), None
 
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, bounds_of)
+    name = NAMES[compiled.dtype]
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, bounds_of)
     before: Any = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
-    expected = _tried(model)
+    expected = _tried(model, compiled.dtype)
     try:
-        model.set_attn_implementation(NAME)
-        found = _tried(model)
+        model.set_attn_implementation(name)
+        found = _tried(model, compiled.dtype)
     except ModelError:
         found = torch.full_like(expected, torch.inf)
-    if float((found - expected).norm()) < ROUNDING * float(expected.norm()):
+    if float((found - expected).norm()) < ROUNDING[compiled.dtype] * float(expected.norm()):
         return True
     model.set_attn_implementation(before)
     return False
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, window: int | None, causal: bool) -> Tensor:
-    """The same by torch, for numbers that are not bf16."""
+    """The same by torch, for numbers of another type."""
     num_rows, _, length, _ = query.shape
     segment_BL = torch.searchsorted(bounds, torch.arange(num_rows * length), right=True).view(num_rows, length)
     together = (segment_BL[:, :, None] == segment_BL[:, None, :])[:, None]
@@ -108,12 +109,12 @@ def bounds_of(batch_size: int, q_length: int, *, attention_mask: Tensor | None =
     return torch.cat(bounds).unique(sorted=True).int()
 
 
-def _tried(model: PreTrainedModel) -> Tensor:
+def _tried(model: PreTrainedModel, compute: torch.dtype) -> Tensor:
     """Last hidden states of the tokens of two rows, one of them padded."""
     tokens = torch.arange(2 * 40).view(2, 40) % int(model.config.vocab_size or 2)
     mask = (torch.arange(40) < torch.tensor([[40], [23]])).long()
     training = model.training
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=compute == torch.bfloat16):
         hidden: Tensor = model.eval().base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
     model.train(training)
     return hidden.float()[mask.bool()]

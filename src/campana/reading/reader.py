@@ -70,7 +70,7 @@ class Reader:
         """The reader in a folder: torch's, or an exported one. ModelError for a folder that holds none, or a head that was never trained.
 
         `bf16`: the encoder computes in bfloat16, the head in float32. An exported reader has the precision it was exported with.
-        `cache_dir`: where compiled code is kept, which computes attention in bf16; None: the cache folder in the person's home.
+        `cache_dir`: where compiled code is kept, which computes attention; None: the cache folder in the person's home.
         """
         if has_onnx(folder):
             if precision != "fp32":
@@ -84,14 +84,14 @@ class Reader:
                 hint="give the folder of a trained reader",
             )
         reader = cls.of(model, tokenizer, read_stored(folder))
+        import torch
+
+        from campana.native.compiled import Compiled
+        from campana.reading.attention import use_compiled
+
         if precision == "bf16":
-            import torch
-
-            from campana.native.compiled import Compiled
-            from campana.reading.attention import use_compiled
-
             model.base_model.to(torch.bfloat16)
-            use_compiled(model, Compiled.find("bf16", cache_dir))
+        use_compiled(model, Compiled.find(precision, cache_dir))
         return reader
 
     @classmethod

@@ -1,6 +1,6 @@
 """Attention over a pack: every sample attends to itself only, causally. Registered with transformers as `campana_segments`.
 
-Owns: the CPU forms (compiled, for bf16; or torch's kernel with segments of like length in one call, its gradient written out), the
+Owns: the CPU forms (compiled; or torch's kernel with segments of like length in one call, its gradient written out), the
 plain form for soft-caps, and the CUDA form (torch's variable-length flash attention). Grouped queries and sliding windows are exact in
 all.
 Refuses, by name: attention dropout, sinks, position biases, and layers whose pattern it does not know.

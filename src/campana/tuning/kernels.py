@@ -31,17 +31,21 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
     `elementwise`: what computes norms and gates on a CPU, where `compute` is its type; None: torch.
     """
     done: Counter[str] = Counter()
+    parts: set[nn.Module] = set()  # of fused LoRA layers, which read their weights alone
     for module in model.modules():
+        if module in parts:
+            continue
         candidates = (
             *(("RmsNorm", _norm(module, offset, compute, elementwise)) for offset in OFFSETS),
             ("SwiGlu", _mlp(module, elementwise)),
             ("LoraLinear", _lora(module, compute)),
-            ("NarrowLinear", _linear(module, compute, makes_again=elementwise is not None)),
+            ("NarrowLinear", _linear(module, compute, reads_again=elementwise is not None)),
         )
         for name, candidate in candidates:
             if candidate is not None and all(agrees(module, candidate, dtype) for dtype in _types(name, compute)):
                 module.forward = candidate
                 done[name] += 1
+                parts |= set(module.modules()) if name == "LoraLinear" else set()
                 break
     return done
 
@@ -109,10 +113,10 @@ def _lora(module: Any, compute: torch.dtype) -> Forward | None:
     return forward
 
 
-def _linear(module: Any, compute: torch.dtype, *, makes_again: bool) -> Forward | None:
+def _linear(module: Any, compute: torch.dtype, *, reads_again: bool) -> Forward | None:
     """A matrix that learns and is multiplied in another type than it is kept in, or that reads what is made again."""
     learns = type(module) is nn.Linear and module.weight.requires_grad and module.weight.dtype == torch.float32
-    if not learns or (compute == torch.float32 and not makes_again):
+    if not learns or (compute == torch.float32 and not reads_again):
         return None
 
     def forward(x: Tensor) -> Tensor:

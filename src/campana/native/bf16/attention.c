@@ -4,12 +4,8 @@
    and queries across, so that a query's maximum and sum run down a column and nothing is ever added across a register. What a block of
    queries needs stays in the second cache; no (L x L) matrix exists. Scores, softmax and all sums are fp32, factors of products bf16.
 
-   Results depend neither on the number of threads nor on what else is in the pack: the tasks, and the order of every sum, follow from
-   a segment's length alone.
-
-   Legend: T tokens of the pack, H query heads, K key/value heads, G = H / K, D head size (a multiple of 16, at most 256), L tokens of a
-   segment. q, out: (T, H, D); k, v: (T, K, D); D is contiguous, the other strides are given, in numbers. lse: (H, T), the base-2
-   logarithm of a query's sum of exponentials. Pairs: a word of 32 bits holds two bf16 numbers that a product sums over, the earlier low. */
+   Legend: as in segments.h; D a multiple of 16, at most 256. Pairs: a word of 32 bits holds two bf16 numbers that a product sums over, the
+   earlier low. */
 
 #include "common.h"
 

@@ -24,7 +24,7 @@ INLINE void tile(const int rows, const int columns, int64_t inner, const float *
     for (int n = 0; n < columns; n++) right[n] = read(b + i * ldb + 8 * n);
     for (int r = 0; r < rows; r++) {
       const f8x left = all(a[r * lda + i]);
-      for (int n = 0; n < columns; n++) sum[r][n] += left * right[n];
+      for (int n = 0; n < columns; n++) sum[r][n] = plus(left, right[n], sum[r][n]);
     }
   }
   for (int r = 0; r < rows; r++)
@@ -131,14 +131,14 @@ static void soften(Forward *at, int64_t keys, int64_t columns, float by) {
     const f8x shift = now * times;
     for (int64_t j = 0; j < keys; j++) {
       float *score = at->scores + j * QUERIES + i;
-      const f8x share = power_of_two(read(score) * times - shift);
+      const f8x share = power_of_two(_mm256_fmsub_ps(read(score), times, shift));
       sum += share;
       write(score, share);
     }
     const f8x factor = power_of_two((before - now) * times); /* exactly 1 where these keys move nothing */
     write(at->factor + i, factor);
     write(at->largest + i, now);
-    write(at->total + i, read(at->total + i) * factor + sum);
+    write(at->total + i, plus(read(at->total + i), factor, sum));
   }
 }
 
@@ -181,7 +181,7 @@ typedef struct {
 static void deltas(const float *out, int64_t out_stride, const float *grad, int64_t grad_stride, int64_t rows, int64_t size, float *delta) {
   for (int64_t i = 0; i < rows; i++) {
     f8x sum = all(0);
-    for (int64_t d = 0; d < size; d += 8) sum += read(out + i * out_stride + d) * read(grad + i * grad_stride + d);
+    for (int64_t d = 0; d < size; d += 8) sum = plus(read(out + i * out_stride + d), read(grad + i * grad_stride + d), sum);
     delta[i] = sum_of(sum);
   }
 }
@@ -193,7 +193,7 @@ static void slope(Backward *at, int64_t keys, int64_t from, int64_t columns, flo
     const f8x lse = read(at->lse + i), delta = read(at->delta + i);
     for (int64_t j = 0; j < keys; j++) {
       const int64_t cell = j * QUERIES + i;
-      const f8x probability = power_of_two(read(at->scores + cell) * times - lse);
+      const f8x probability = power_of_two(_mm256_fmsub_ps(read(at->scores + cell), times, lse));
       write(at->scores + cell, probability);
       write(at->grad_scores + cell, probability * (read(at->grad_scores + cell) - delta));
     }

@@ -4,7 +4,7 @@
    Results do not depend on the number of threads: a sum over tokens is one of blocks of `BLOCK` tokens, added up in their order. A row's
    bits are made from that row's numbers alone.
 
-   Legend: T tokens, H heads, D features of a row (a multiple of 16; of a head: of 32), n numbers (a multiple of 16), V words. */
+   Legend: T tokens, H heads, D features of a row (a multiple of 8; of a head: of 16), n numbers (a multiple of 8), V words. */
 
 #include "common.h"
 
@@ -83,9 +83,9 @@ void campana_norm(const float *x, int wide, const float *weight, float eps, floa
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t t = 0; t < tokens; t++) {
     const float *row = x + t * size;
-    f8x even = all(0), odd = all(0);
-    for (int64_t d = 0; d < size; d += 16) even += read(row + d) * read(row + d), odd += read(row + d + 8) * read(row + d + 8);
-    inverse[t] = 1.0f / sqrtf(sum_of(even + odd) / (float)size + eps);
+    f8x sum = all(0);
+    for (int64_t d = 0; d < size; d += 8) sum = plus(read(row + d), read(row + d), sum);
+    inverse[t] = 1.0f / sqrtf(sum_of(sum) / (float)size + eps);
     const f8x times = all(inverse[t]);
     for (int64_t d = 0; d < size; d += 8) write(out + t * size + d, read(row + d) * times * read(weight + d));
   }
@@ -105,7 +105,7 @@ void campana_norm_backward(const float *grad, const float *x, int wide, const fl
       f8x sum = all(0);
       for (int64_t d = 0; d < size; d += 8) {
         const f8x product = read(slope + d) * (read(row + d) * times);
-        sum += product * read(weight + d);
+        sum = plus(product, read(weight + d), sum);
         if (part) write(part + d, read(part + d) + product);
       }
       const f8x mean = all(sum_of(sum) / (float)size);
@@ -131,13 +131,13 @@ void campana_cross_entropy(float *logits, const int64_t *targets, float scale, d
     for (int64_t v = 0; v < whole; v += 8) top = _mm256_max_ps(top, read(row + v) * times);
     const float largest = largest_of(top);
     const f8x shift = all(largest);
-    const f8x rest = power_of_two(read(last) * times - shift);
+    const f8x rest = power_of_two(_mm256_fmsub_ps(read(last), times, shift));
     write(last, rest);
     double total = (double)sum_of(rest);
     for (int64_t first = 0; first < whole; first += SUMMED) {
       f8x sum = all(0);
       for (int64_t v = first; v < least(first + SUMMED, whole); v += 8) {
-        const f8x share = power_of_two(read(row + v) * times - shift);
+        const f8x share = power_of_two(_mm256_fmsub_ps(read(row + v), times, shift));
         sum += share;
         write(row + v, share);
       }

@@ -49,7 +49,7 @@ INLINE void score(const int heads, const int across, int64_t size, const float *
     for (int n = 0; n < across; n++) key[n] = read(keys + 8 * n);
     for (int h = 0; h < heads; h++) {
       const f8x query = all(q[h * size + d]);
-      for (int n = 0; n < across; n++) sum[h][n] += query * key[n];
+      for (int n = 0; n < across; n++) sum[h][n] = plus(query, key[n], sum[h][n]);
     }
   }
   for (int h = 0; h < heads; h++)
@@ -94,7 +94,7 @@ INLINE void weigh(const int heads, const int across, const Span *spans, int64_t 
       for (int n = 0; n < across; n++) value[n] = read(span->values + j * size + d + 8 * n);
       for (int h = 0; h < heads; h++) {
         const f8x share = all(shares[h * stride + j]);
-        for (int n = 0; n < across; n++) sum[h][n] += share * value[n];
+        for (int n = 0; n < across; n++) sum[h][n] = plus(share, value[n], sum[h][n]);
       }
     }
   for (int h = 0; h < heads; h++)

@@ -129,7 +129,7 @@ def _set_up(job: ReadTrainJob, clock: Clock, progress: Progress) -> tuple[Run, R
         table = TrainingTable.build(job.examples, job.families, reader.layout, reader.settings, job.problems)
         held_out = TrainingTable.build(job.held_out, (), reader.layout, reader.settings) if job.held_out else None
     plan = drawn_steps(table, job.questions, job.batch_tokens, job.steps, job.seed)
-    compiled = Compiled.find("bf16", job.cache_dir) if job.precision == "bf16" else None
+    compiled = Compiled.find(job.precision, job.cache_dir)
     network = Network.of(model, table, precision=job.precision, dropout=job.dropout, seed=job.seed, compiled=compiled)
     extra = job.objective.modules(network.width, job.seed)
     whole = torch.nn.ModuleDict({"model": model, **({"extra": extra.to(model.device)} if extra is not None else {})})

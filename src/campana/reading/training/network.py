@@ -4,8 +4,8 @@
     outputs = network.read(rows, step=3, vectors=False)
 
 Rows of one length are read together and never padded to a fixed length; bf16 is autocast over float32 weights. Attention is compiled
-(bf16 on a CPU), else transformers' `eager`: with rows this short its backward pass is faster than PyTorch's fused one on a CPU. A decoder's
-norms, gated parts and matrices are computed in bf16 as in tuning.
+(on a CPU), else transformers' `eager`: with rows this short its backward pass is faster than PyTorch's fused one on a CPU. A decoder's
+norms, gated parts and matrices are computed as in tuning.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from campana.reading.training.dropout import Noise, replace_dropout
 from campana.reading.training.objective import NEVER, Outputs, StepRows
 from campana.reading.training.plan import passes
 from campana.reading.training.questions import NULL, TrainingTable
+from campana.tuning.forward import compute_type
 from campana.tuning.kernels import fuse
 
 if TYPE_CHECKING:
@@ -65,14 +66,13 @@ class Network:
         seed: int,
         compiled: Compiled | None = None,
     ) -> Network:
-        """Prepare the model, in place. `compiled`: what may compute its attention in bf16."""
+        """Prepare the model, in place. `compiled`: what may compute its attention."""
         noise, shape = Noise(seed), ReaderShape.of(model)
         num_dropouts = replace_dropout(model, dropout, noise)
         model.set_attn_implementation("eager")
-        if precision == "bf16":
-            use_compiled(model, compiled)
-            if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices
-                fuse(model.base_model, torch.bfloat16, compiled.elementwise if compiled else None)
+        use_compiled(model, compiled)
+        if is_decoder(model.config):  # what it replaces are RMS norms, gated parts and matrices
+            fuse(model.base_model, compute_type(precision), compiled and compiled.elementwise)
         return cls(model, table, precision, noise, num_dropouts, shape)
 
     @property
