@@ -43,8 +43,8 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def caller(bert_reader: Any) -> Iterator[Caller]:
-    app = create_app(bert_reader, "tiny", Limits(body_bytes=20_000, passage_characters=5000, seconds=20.0))
+def caller(reader_folder: Path) -> Iterator[Caller]:
+    app = create_app(Reader.load(reader_folder), "tiny", Limits(body_bytes=20_000, passage_characters=5000, seconds=20.0))
     made = Caller(app)
     with made.client:
         yield made
