@@ -187,10 +187,10 @@ def test_bf16_computes_in_bf16_and_learns_in_fp32() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != ALONE])
-def test_compiled_operations_are_as_near_to_fp32_as_torchs(kind: str, either: Compiled) -> None:
-    precision, most = ("bf16", 1.1) if either.dtype == torch.bfloat16 else ("fp32", 2.0)
+def test_compiled_operations_are_as_near_to_exact_as_torchs(kind: str, either: Compiled) -> None:
+    precision, most = ("bf16", 1.1) if either.dtype == torch.bfloat16 else ("fp32", 1.5)
     rows = rows_of([7, 30, 12, 12, 3, 25], seed=1)
-    wanted, exact = one_by_one(make(kind, sizes=WIDE), rows, 0.01)
+    wanted, exact = one_by_one(make(kind, sizes=WIDE).double(), rows, 0.01)
     distances: list[float] = []
     for by in (None, either):
         model = make(kind, sizes=WIDE)

@@ -232,8 +232,8 @@ def place_bytes(shape: Shape, each: int) -> int:
 
 def counted_tuning_bytes(max_tokens: int, shape: Shape, method: MethodLike, precision: Precision, *, several: bool, compiled: bool) -> int:
     """Weights, gradients, optimiser state, kept activations and a block of logits."""
-    how: Any = {"precision": precision, "frozen_bytes": BYTES[precision], "compiled": compiled}
-    return training_memory_bytes(shape, method, max_tokens, several=several, **how)
+    frozen = BYTES[precision]
+    return training_memory_bytes(shape, method, max_tokens, compiled=compiled, precision=precision, frozen_bytes=frozen, several=several)
 
 
 def counted_answering_bytes(call: AnsweringPasses, shape: Shape, each: int) -> int:

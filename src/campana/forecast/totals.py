@@ -126,8 +126,9 @@ def _least_bytes(stage: Stage, forecaster: Forecaster) -> int:
         method: Any = spec.method
         state = 8 if isinstance(spec.optimizer, AdamW) else 0
         each = BYTES[spec.precision]
-        how: Any = {"precision": spec.precision, "frozen_bytes": each, "state_bytes": state, "several": False}
-        return training_memory_bytes(shape, method, 0, compiled=True, **how)
+        return training_memory_bytes(
+            shape, method, 0, compiled=True, precision=spec.precision, frozen_bytes=each, state_bytes=state, several=False
+        )
     except CampanaError:
         return 0
 

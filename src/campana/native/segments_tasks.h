@@ -10,7 +10,7 @@ static void turn_all(const Problem *p, const Tensor *x, const int64_t *start, nu
     }
 }
 
-/* ---- forward ---- */
+/* ---- forward ---------------------------------------------------------------------------------------------------------------------- */
 
 /* out (T, H, D) and lse (H, T). Returns 0, or 1 where there is no memory.
 
@@ -52,7 +52,7 @@ int campana_attention_forward(const Problem *p, number *out, const int64_t *out_
   return (int)failed;
 }
 
-/* ---- backward ---- */
+/* ---- backward --------------------------------------------------------------------------------------------------------------------- */
 
 /* Queries of a task: a segment has at most eight tasks, so that their sums are at most 4.5 (not causal: 8) times the keys and values. */
 INLINE int64_t queries_of_task(int64_t length) { return most(256, up((length + 7) / 8, QUERIES)); }

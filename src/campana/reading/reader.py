@@ -76,6 +76,11 @@ class Reader:
             if precision != "fp32":
                 raise ModelError("an exported reader cannot be read in bf16", where=str(folder), hint="leave --precision out")
             return load_onnx_reader(folder)
+        import torch
+
+        from campana.native.compiled import Compiled
+        from campana.reading.attention import use_compiled
+
         model, tokenizer, fresh = load_span_model(folder)
         if fresh:
             raise ModelError(
@@ -84,11 +89,6 @@ class Reader:
                 hint="give the folder of a trained reader",
             )
         reader = cls.of(model, tokenizer, read_stored(folder))
-        import torch
-
-        from campana.native.compiled import Compiled
-        from campana.reading.attention import use_compiled
-
         if precision == "bf16":
             model.base_model.to(torch.bfloat16)
         use_compiled(model, Compiled.find(precision, cache_dir))

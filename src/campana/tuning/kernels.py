@@ -45,7 +45,8 @@ def fuse(model: nn.Module, compute: torch.dtype, elementwise: Elementwise | None
             if candidate is not None and all(agrees(module, candidate, dtype) for dtype in _types(name, compute)):
                 module.forward = candidate
                 done[name] += 1
-                parts |= set(module.modules()) if name == "LoraLinear" else set()
+                if name == "LoraLinear":
+                    parts.update(module.modules())
                 break
     return done
 
