@@ -114,7 +114,7 @@ class Elementwise:
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Whether its numbers lie side by side, in whatever order of dimensions."""
+    """Whether its numbers lie side by side, by rows or by columns."""
     return x.is_contiguous() or x.transpose(-1, -2).is_contiguous()
 
 
