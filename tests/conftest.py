@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from campana.models.cache import default_cache_dir
-from campana.native.build import Unavailable
+from campana.native.build import BF16, CODES, FP32, Code, Unavailable, missing
 from campana.native.compiled import Compiled
 from campana.native.tokens import Tokens
 
@@ -17,17 +19,38 @@ if TYPE_CHECKING:
     import torch
 
 
-def _loaded(precision: Any) -> Compiled:
-    try:
-        return Compiled.load(precision, default_cache_dir())
-    except Unavailable as error:
-        pytest.skip(f"no compiled code for {precision} here: {error}")
+AVX512 = Path(__file__).parent / "native" / "avx512" / "immintrin.h"
+
+
+class OnAvx2(Code):
+    """The C files for bf16 with AVX-512's operations made of others: as exact, not as quick."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        digest = hashlib.sha256(AVX512.read_bytes()).hexdigest()[:8]  # the cache knows only flags and the package's own files
+        return (*super().flags, "-O2", "-Wno-psabi", f"-I{AVX512.parent}", f"-DEMULATION_{digest}")
+
+
+def _loaded(precision: Any, emulated: bool = bool(missing(BF16))) -> Compiled:
+    with pytest.MonkeyPatch.context() as patch:
+        if precision == "bf16" and emulated:
+            patch.setitem(CODES, precision, OnAvx2("bf16", FP32.instructions))
+        try:
+            return Compiled.load(precision, default_cache_dir())
+        except Unavailable as error:
+            pytest.skip(f"no compiled code for {precision} here: {error}")
 
 
 @pytest.fixture(scope="session")
 def compiled() -> Compiled:
-    """Compiled code for bf16, or a skip that says why there is none."""
+    """Compiled code for bf16, emulated where the processor has no such units, or a skip that says why there is none."""
     return _loaded("bf16")
+
+
+@pytest.fixture(scope="session")
+def emulated() -> Compiled:
+    """The same code on AVX2 even where the processor has units for bf16."""
+    return _loaded("bf16", emulated=True)
 
 
 @pytest.fixture(scope="session")

@@ -55,17 +55,21 @@ class Unavailable(Exception):  # noqa: N818 (a state of the machine, which calle
 CODES = {"bf16": BF16, "fp32": FP32}
 
 
+def missing(code: Code) -> set[str]:
+    """The instructions that this processor lacks."""
+    return set(code.instructions) - _instructions_here()
+
+
 def lacks_compiler(code: Code) -> bool:
     """Whether only GCC is missing: the processor has the instructions. Asked without loading anything."""
-    return shutil.which("gcc") is None and set(code.instructions) <= _instructions_here()
+    return shutil.which("gcc") is None and not missing(code)
 
 
 @cache
 def load(code: Code, cache_dir: Path) -> ctypes.CDLL:
     """The library, compiled now (a second or two) where the cache does not hold it. Raises Unavailable."""
-    missing = set(code.instructions) - _instructions_here()
-    if missing:
-        raise Unavailable(f"this processor lacks {', '.join(sorted(missing))}")
+    if lacking := missing(code):
+        raise Unavailable(f"this processor lacks {', '.join(sorted(lacking))}")
     compiler = shutil.which("gcc")
     if compiler is None:
         raise Unavailable("there is no C compiler (gcc) to build them with")
