@@ -84,8 +84,7 @@ class _Probe:
             self._try(stage.label, lambda stage=stage: self._prompts(stage))
         self._known = Known(self._store, self._facts)
         adapter: dict[str, Path] = {}
-        timed: list[Any] = [stage.spec for stage in (*needs.tune, *needs.answer, *needs.readers.train, *needs.readers.answer)]
-        if needs.answer or any(spec.precision == "bf16" for spec in timed):
+        if needs.tune or needs.answer or needs.readers.train or needs.readers.answer:
             in_child(compile_kernels, self._folder / "kernels.json", self._cache_dir)  # no measured run waits for GCC
         step_seconds = in_child(optimizer_seconds, self._folder / "optimizer.json") if needs.tune else 0.0
         for stage in needs.tune:
