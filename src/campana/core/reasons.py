@@ -94,7 +94,7 @@ def _brief(difference: Difference) -> str:
 
 def _brief_value(value: object) -> str:
     if isinstance(value, str):
-        name = value.removeprefix("sha256:")
+        name = value.rpartition(":")[2]
         if len(name) == 64 and not set(name) - set("0123456789abcdef"):
             return name[:8]
     elif isinstance(value, Mapping):

@@ -52,6 +52,13 @@ class Source:
 
     identity: str
     path: Path = field(compare=False)
+    whole: str | None = field(default=None, compare=False)
+    """The digest of all that lies there, where `identity` is of a part alone: of a suite's prompts, without its checks. In no key."""
+
+    @property
+    def digest(self) -> str:
+        """Of all that lies there: as long as it is this, nothing has changed."""
+        return self.whole or self.identity
 
 
 @dataclass(frozen=True, eq=False)

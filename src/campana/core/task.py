@@ -91,7 +91,8 @@ class Task:
 def _input(value: Stage | Source) -> dict[str, str]:
     if isinstance(value, Stage):
         return {"key": value.key}
-    return {"identity": value.identity, "path": str(value.path.resolve())}
+    whole = {} if value.whole is None else {"whole": value.whole}
+    return {"identity": value.identity, "path": str(value.path.resolve()), **whole}
 
 
 def _execution_fields(value: Any, path: str) -> Iterator[tuple[str, Any]]:

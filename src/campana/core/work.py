@@ -168,10 +168,15 @@ def _inputs(task: Task, store: Store) -> dict[str, Path]:
             paths[name] = sound_path(store, value["key"])
             continue
         path = Path(value["path"])
-        if value["identity"].startswith("sha256:") and digest_path(path, DigestCache(store.root)) != value["identity"]:
+        if _has_changed(value, store):
             raise DataError("has changed since the study was planned", where=str(path), hint="run the same command again")
         paths[name] = path
     return paths
+
+
+def _has_changed(source: Mapping[str, str], store: Store) -> bool:
+    digest = source.get("whole", source["identity"])
+    return digest.startswith("sha256:") and digest_path(Path(source["path"]), DigestCache(store.root)) != digest
 
 
 @contextlib.contextmanager
@@ -187,8 +192,7 @@ def _sources_stay(task: Task, store: Store) -> Generator[None]:
 
 def _require_unchanged(task: Task, store: Store) -> None:
     for value in task.inputs.values():
-        identity = value.get("identity", "")
-        if identity.startswith("sha256:") and digest_path(Path(value["path"]), DigestCache(store.root)) != identity:
+        if "path" in value and _has_changed(value, store):
             raise DataError("has changed while it was read", where=value["path"], hint="run the same command again")
 
 

@@ -78,6 +78,12 @@ def choose_items(items: Sequence[Item], max_items: int | None) -> list[Item]:
     return [item for item in items if item.id in chosen]
 
 
+def prompts_digest(items: Sequence[Item], max_items: int | None) -> str:
+    """`prompts:...`, of all of the chosen items that an answer can depend on: another check or reference leaves it as it is."""
+    asked = [[item.id, item.messages] for item in choose_items(items, max_items)]
+    return "prompts:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
 def _item(row: Mapping[str, Any], where: str) -> Item:
     for name in row:
         if name not in FIELDS:

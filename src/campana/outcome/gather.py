@@ -107,7 +107,7 @@ def _study(study: Study, prices: Mapping[str, Any] | None) -> dict[str, Any]:
         "confidence": file.measure.confidence,
         "margin": file.measure.margin,
         "prices": prices,
-        "suite": {"digest": source.identity, "format": format_of(spec)},
+        "suite": {"digest": source.digest, "format": format_of(spec)},
     }
 
 
@@ -212,7 +212,7 @@ def _fairness(study: Study) -> dict[str, Any]:
         for train in list(arm.stages.tune.values())[:1]:
             used |= {name: train.inputs[name] for name in ("train", "held_out", "made") if name in train.inputs}
         for name, value in used.items():
-            inputs.setdefault(name, {})[arm.name] = value.identity if isinstance(value, Source) else value.key
+            inputs.setdefault(name, {})[arm.name] = value.digest if isinstance(value, Source) else value.key
     return {"declared": declared, **compared, "inputs": inputs}
 
 

@@ -15,7 +15,7 @@ from campana.checks import parse_checks, score_item
 from campana.core.spec import Resources, Source, Stage
 from campana.data.files import locate_data
 from campana.data.format import Format
-from campana.data.suites import SuiteFormat, read_suite
+from campana.data.suites import SuiteFormat, prompts_digest, read_suite
 from campana.data.templates import NAMED
 from campana.errors import StudyError
 from campana.generation.engine import Greedy, Sample
@@ -74,6 +74,7 @@ class Wiring:
         self._formats: dict[str, Format] = {}
         self._suites_read: dict[str, tuple[Item, ...]] = {}
         self._raised: dict[str, dict[str, int]] = {}
+        self._asked: dict[tuple[str, int | None], Source] = {}
         self._readers = ReaderWiring(file, self._source, self._heavy)
 
     def stages(self, arm: str, recipe: ArmRecipe | ReaderRecipe) -> ArmStages:
@@ -88,6 +89,7 @@ class Wiring:
             raise StudyError(f"unknown suite {suite_name!r}", where="generate.suite", hint=nearest(suite_name, list(self._file.suites)))
         suite_format = self._suite_format(suite_name)
         suite_source = self._suite(suite_name)
+        asked = self._prompts(suite_name, recipe.generate.max_items)
         self._refuse_unscorable(suite_name, recipe)
         prepare, data_names = self._prepare(recipe, model) if recipe.tune else (None, {})
         trials, select = self._search(arm, recipe.tune, model, prepare)
@@ -95,7 +97,7 @@ class Wiring:
         generate: dict[int, Stage] = {}
         check: dict[int, Stage] = {}
         for seed in self._file.seeds:
-            inputs: dict[str, Stage | Source] = {"model": model, "suite": suite_source}
+            inputs: dict[str, Stage | Source] = {"model": model, "suite": asked}
             if recipe.tune is not None and prepare is not None:
                 tune[seed] = self._tune(f"tune {arm} seed={seed}", recipe.tune, model, prepare, select, seed)
                 inputs["tuned"] = tune[seed]
@@ -135,6 +137,13 @@ class Wiring:
             self._raised[name] = {kind_of(type(check)): check.version for check in checks if check.version != 1}
             self._suites_read[name] = items
         return source
+
+    def _prompts(self, name: str, max_items: int | None) -> Source:
+        """The suite as far as answers depend on it: who corrects a check need not answer again."""
+        if (name, max_items) not in self._asked:
+            suite = self._suite(name)
+            self._asked[name, max_items] = Source(prompts_digest(self._suites_read[name], max_items), suite.path, suite.identity)
+        return self._asked[name, max_items]
 
     def _suite_format(self, name: str) -> SuiteFormat:
         form = self._file.suites[name].format
