@@ -101,6 +101,19 @@ def test_what_computes_something_else_is_left_alone() -> None:
     assert "forward" not in vars(model[0])
 
 
+def test_a_gate_that_clamps_large_numbers_is_left_alone() -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = (nn.Linear(16, 16, bias=False) for _ in range(3))
+            self.act_fn = nn.SiLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down_proj(self.act_fn(self.gate_proj(x).clamp(max=10.0)) * self.up_proj(x).clamp(-10.0, 10.0))
+
+    assert fuse(nn.Sequential(Clamped()), torch.float32) == {}
+
+
 def test_a_norm_that_multiplies_by_one_more_than_its_weight_is_fused() -> None:
     class GemmaRMSNorm(nn.Module):
         def __init__(self) -> None:

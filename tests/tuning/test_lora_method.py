@@ -139,3 +139,21 @@ def test_an_adapter_on_tied_layers_is_refused(model_dir: Path) -> None:
     """PEFT trains it, and merging it then changes the other layer too: the merged model would not be the one that was trained."""
     with pytest.raises(StudyError, match="tied"):
         Lora(rank=4, targets=("lm_head",)).prepare(load(model_dir), seed=0)
+
+
+def test_an_adapter_on_the_output_layer_is_stored_without_the_layer(untied_dir: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    method = Lora(rank=4, targets=("lm_head",))
+    method.export(method.prepare(load(untied_dir), seed=0), tmp_path)
+    assert {name.rsplit(".", 2)[-2] for name in load_file(tmp_path / "adapter_model.safetensors")} == {"lora_A", "lora_B"}
+
+
+def test_what_peft_refuses_names_the_field() -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = MixtralForCausalLM(MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=2))
+    with pytest.raises(StudyError, match="PEFT puts no such adapters into MixtralForCausalLM") as caught:
+        Lora(rank=4, dora=True).prepare(model, seed=0)
+    assert caught.value.where == "method"

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from campana.errors import DataError, StageFailed
+from campana.errors import DataError, ModelError, StageFailed
+from campana.models.positions import refuse_beyond
 from campana.tuning.job import TuneJob, tune
 from campana.tuning.methods.lora import Lora
 from campana.tuning.options import Adafactor, Schedule
@@ -258,6 +259,34 @@ def test_rows_that_teach_nothing_and_no_rows_are_errors(make_job: Make, progress
         tune(job("zero", 2, tmp_path / "zero-data"), progress)
     with pytest.raises(DataError, match="there are no train rows"):
         tune(job("none", 0, tmp_path / "none-data"), progress)
+
+
+@pytest.mark.parametrize("token", [211, -1, 10**8])
+def test_a_token_that_the_model_lacks_is_refused_with_its_row(make_job: Make, progress: Any, tmp_path: Path, token: int) -> None:
+    from campana.data.prepared import RowWriter
+
+    data = tmp_path / "data"
+    data.mkdir()
+    for file, last in (("train", token), ("validation", 5)):
+        with RowWriter(data / f"{file}.arrow") as writer:
+            ids = [[4, 5, 6], [4, 5], [4, 5, 6, last], [4, 5]]
+            masks = [[False] + [True] * (len(row) - 1) for row in ids]
+            writer.write({"ids": ids, "supervised": masks, "num_supervised": [sum(m) for m in masks], "source": list("abcd")})
+    with pytest.raises(DataError, match=r"train row 2 \(c\) has a token of a number that the model's 211 do not reach"):
+        tune(make_job("lacks", data_dir=data), progress)
+
+
+def test_rows_beyond_learned_positions_are_refused() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    learned = GPT2LMHeadModel(GPT2Config(vocab_size=11, n_positions=64, n_embd=8, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=2))
+    refuse_beyond(learned, 64)
+    with pytest.raises(ModelError, match="65 tokens is longer than the 64 positions") as caught:
+        refuse_beyond(learned, 65)
+    assert caught.value.hint == "tune: {max_length: 64}"
+    sizes = {"vocab_size": 64, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    rotary = LlamaForCausalLM(LlamaConfig(**sizes, max_position_embeddings=64))  # an embedding of 64 words is no table of positions
+    refuse_beyond(rotary, 65)
 
 
 def test_without_validation_rows_the_result_says_so(make_job: Make, progress: Any, data_dir: Path, tmp_path: Path) -> None:

@@ -107,6 +107,16 @@ class PreparedRows:
         start, end = _offsets(batch, "supervised")[place : place + 2]
         return ids, batch.column("supervised").values[start:end].to_numpy(zero_copy_only=False)
 
+    def first_beyond(self, num_tokens: int) -> int | None:
+        """The first row with a token that is none of a vocabulary of that size; None: there is none."""
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            offsets = _offsets(batch, "ids")
+            ids = batch.column("ids").values[offsets[0] : offsets[-1]].to_numpy()
+            if ids.size and (ids.min() < 0 or ids.max() >= num_tokens):
+                place = int(((ids < 0) | (ids >= num_tokens)).argmax()) + offsets[0]
+                return int(start + np.searchsorted(offsets, place, side="right")) - 1
+        return None
+
     def source(self, index: int) -> str:
         """Where a row came from."""
         batch, place = self._find(index)

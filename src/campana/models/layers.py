@@ -18,6 +18,8 @@ from torch import Tensor, nn
 Forward = Callable[[Tensor], Tensor]
 GATES = {"SiLU": "silu", "SiLUActivation": "silu", "GELUTanh": "gelu_tanh"}
 """transformers' classes of the activations that a gated MLP may have, and their names here."""
+SIZES = (1.0, 1000.0)
+"""Of the numbers that two forwards are compared on: some MLPs clamp what large ones become."""
 OFFSETS = (0.0, 1.0)
 """What may be added to a norm's weight; Gemma's norms multiply by 1 + weight."""
 
@@ -44,9 +46,11 @@ def agrees(module: nn.Module, candidate: Forward, dtype: torch.dtype, *, rtol: f
     device = next(module.parameters()).device
     if device.type == "meta":
         return False
-    x = torch.linspace(-2.0, 3.0, 3 * width, device=device).reshape(1, 3, width).sin().to(dtype)
-    with torch.no_grad():
-        expected, found = module(x), candidate(x)
-    if rtol is None:
-        rtol = 1e-4 if found.dtype == torch.float32 else torch.finfo(found.dtype).eps
-    return torch.allclose(found.float(), expected.float(), rtol=rtol, atol=atol * float(expected.abs().max() + 1e-30))
+    for size in SIZES:
+        x = (size * torch.linspace(-2.0, 3.0, 3 * width, device=device).reshape(1, 3, width).sin()).to(dtype)
+        with torch.no_grad():
+            expected, found = module(x), candidate(x)
+        within = rtol if rtol is not None else 1e-4 if found.dtype == torch.float32 else torch.finfo(found.dtype).eps
+        if not torch.allclose(found.float(), expected.float(), rtol=within, atol=atol * float(expected.abs().max() + 1e-30)):
+            return False
+    return True

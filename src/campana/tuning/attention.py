@@ -100,7 +100,8 @@ def attend(
     q_THD, k_TKD, v_TKD = (x[0].transpose(0, 1) for x in (query, key, value))
     if q_THD.dtype != v_TKD.dtype:  # under autocast, rotary positions leave queries and keys in fp32
         q_THD, k_TKD = q_THD.to(v_TKD.dtype), k_TKD.to(v_TKD.dtype)
-    if pattern.softcap is not None or (query.is_cuda and v_TKD.dtype == torch.float32):
+    narrow_values = value.shape[-1] != query.shape[-1]  # DeepSeek's: no kernel here takes them
+    if pattern.softcap is not None or narrow_values or (query.is_cuda and v_TKD.dtype == torch.float32):
         out_THD = _plain(q_THD, k_TKD, v_TKD, pattern)
     elif query.is_cuda:
         out_THD = _varlen(q_THD, k_TKD, v_TKD, pattern)
@@ -199,7 +200,7 @@ def _plain(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, pattern: Pattern) -> Ten
     """The same in plain differentiable operations, with a soft-cap on the scores (Gemma 2): (T, H, D)."""
     repeats = q_THD.shape[1] // k_TKD.shape[1]
     k_THD, v_THD = (x.repeat_interleave(repeats, 1) for x in (k_TKD, v_TKD))
-    out_THD = torch.zeros_like(q_THD)
+    out_THD = q_THD.new_zeros(*q_THD.shape[:2], v_TKD.shape[2])
     for group in pattern.segments.groups:
         q, k, v = (_rectangle(x, group) for x in (q_THD, k_THD, v_THD))
         scores = (q @ k.transpose(-1, -2)) * pattern.scale

@@ -119,6 +119,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
     """Everything that a run needs, before its first step."""
     from campana.data.prepared import PreparedRows
     from campana.models.load import load_model
+    from campana.models.positions import refuse_beyond
     from campana.models.rotary import refuse_following
     from campana.native.build import Unavailable
     from campana.native.compiled import Compiled
@@ -139,7 +140,10 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         refuse_following(base, longest, "tune: {{max_length: {most}}}")
         if ranks.count == 1:  # else the whole model may not fit: each layer goes there when it is cut
             base.to(_device())
-        rows = proof.sample(train)
+        refuse_beyond(base, longest)
+        for name, rows in (("train", train), ("validation", validation)):
+            _refuse_unknown_tokens(rows, name, base)
+        rows = proof.sample(base.config, train, validation)
         expected = proof.reference(base, rows)
         model: Any = job.method.prepare(base, job.seed)
         model.eval()
@@ -209,6 +213,17 @@ def _refuse_empty(rows: Any, name: str) -> None:
         raise DataError(
             f"{len(unsupervised)} of {len(rows)} {name} rows have no supervised token, the first is row {unsupervised[0]}",
             hint="prepare the data again: such rows must have been dropped",
+        )
+
+
+def _refuse_unknown_tokens(rows: Any, name: str, model: Any) -> None:
+    """A token that only the tokenizer knows: the output layer has no logit for it."""
+    most = model.get_output_embeddings().weight.shape[0]
+    row = rows.first_beyond(most)
+    if row is not None:
+        raise DataError(
+            f"{name} row {row} ({rows.source(row)}) has a token of a number that the model's {most:,} do not reach",
+            hint="the tokenizer knows tokens that the model does not: use the tokenizer that came with it, or another template",
         )
 
 

@@ -58,6 +58,11 @@ def packs_of(rows: Sequence[Row], budget: int, *, alone: bool = False) -> list[P
     return [_pack([(*rows[i], useful[i]) for i in members]) for members in plan]
 
 
+def together(rows: Sequence[Row]) -> Pack:
+    """One pack of all rows, in their order."""
+    return _pack([(ids, supervised, _useful(ids, supervised)) for ids, supervised in rows])
+
+
 def _useful(ids: Any, supervised: Any) -> int:
     """How many leading tokens of a row bear on its loss: the index of its last supervised token."""
     found = supervised[1:].nonzero()[0]

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 
 class PackLoss(nn.Module):
-    """`Network.loss` as a module, so that what is gathered for the root stays gathered over decoder and output layer alike."""
+    """`Network` as a module, so that what is gathered for the root stays gathered over decoder and output layer alike."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.model = network.model
         self._network = network
 
-    def forward(self, pack: Pack, weight: float) -> Tensor:
-        """0-d: `weight` times the summed cross-entropy of the pack's supervised tokens."""
-        return self._network.loss(pack, weight)
+    def forward(self, pack: Pack, weight: float | None) -> Tensor:
+        """0-d: `weight` times the summed cross-entropy of the pack's supervised tokens; None: their hidden states, (N, D)."""
+        return self._network.hidden(pack) if weight is None else self._network.loss(pack, weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +49,19 @@ class ShardedNetwork(Network):
 
     whole: PackLoss
 
+    def hidden(self, pack: Pack) -> Tensor:
+        """As `Network.hidden`, of this rank's pack."""
+        return self._passed(pack, None)
+
     def loss(self, pack: Pack, weight: float) -> Tensor:
         """As `Network.loss`, of this rank's pack."""
-        loss = self.whole(pack, weight)
+        return self._passed(pack, weight)
+
+    def _passed(self, pack: Pack, weight: float | None) -> Tensor:
+        found = self.whole(pack, weight)
         if not torch.is_grad_enabled():  # after a pass with gradients the backward pass does it
             cast("Any", self.whole).reshard()
-        return loss
+        return found
 
 
 def shard(network: Network, ranks: Ranks) -> Network:

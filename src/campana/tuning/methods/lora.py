@@ -50,7 +50,14 @@ class Lora(Method):
         )
         _check_targets(model, self.targets)
         with quiet(), torch.random.fork_rng(devices=[]):  # PEFT draws from the global generator; what it draws is drawn again below
-            adapted: Any = get_peft_model(model, config)
+            try:
+                adapted: Any = get_peft_model(model, config)
+            except ValueError as error:
+                raise StudyError(
+                    f"PEFT puts no such adapters into {type(model).__name__}: {error}",
+                    where="method",
+                    hint="name other layers under method.targets, or tune all weights with method: full",
+                ) from error
         _refuse_tied(adapted.get_base_model())
         _draw(adapted, seed)
         return adapted
@@ -62,7 +69,7 @@ class Lora(Method):
             config.base_model_name_or_path = ""
             if isinstance(config.target_modules, set):  # a set's order is not the same in two processes
                 config.target_modules = sorted(config.target_modules)
-        adapted.save_pretrained(out_dir)
+        adapted.save_pretrained(out_dir, save_embedding_layers=False)  # else a frozen output layer with an adapter is stored as well
         (out_dir / "README.md").unlink(missing_ok=True)
 
 
