@@ -79,6 +79,15 @@ def test_a_source_that_changed_since_it_was_planned_stops_the_stage(store: Store
     assert "has changed since the study was planned" in run([stage], store, Inline()).failed[stage.key]
 
 
+def test_a_source_known_by_a_part_of_it_is_read_as_a_whole(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text("new")
+    stage = Stage(grow("a").spec, {"data": Source("prompts:" + "0" * 64, path, "sha256:" + "0" * 64)}, label="a")
+    assert "has changed since the study was planned" in run([stage], store, Inline()).failed[stage.key]
+    same = Stage(grow("b").spec, {"data": Source("prompts:" + "0" * 64, path, digest_path(path))}, label="b")
+    assert run([same], store, Inline()).built == (same.key,)
+
+
 def test_a_source_that_changes_while_it_is_read_stops_the_stage(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text("old")

@@ -352,12 +352,26 @@ def test_a_machine_that_only_lacks_a_compiler_is_told_so(
 ) -> None:
     wanted = BF16 if precision == "bf16" else FP32
     monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda code: lacks and code is wanted)
+    monkeypatch.setattr("campana.forecast.totals.lacks_bf16_units", lambda: False)
     monkeypatch.setattr("shutil.which", lambda name: None)
     stage = tune_of(study, 1) if kind == "tune" else study.arms[1].stages.generate[0]
     stage = dataclasses.replace(stage, spec=stage.spec.model_copy(update={"precision": precision}))
     found = warnings([stage], {}, Store(tmp_path / "store"), tmp_path, memory_bytes=10**12, free_bytes=10**12)
     assert [each.what for each in found] == ["time"] * told
     assert all("gcc" in each.hint for each in found)
+
+
+@pytest.mark.parametrize(("precision", "lacks", "told"), [("bf16", True, 1), ("bf16", False, 0), ("fp32", True, 0)])
+def test_bf16_without_units_for_it_is_told(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, lacks: bool, told: int
+) -> None:
+    monkeypatch.setattr("campana.forecast.totals.lacks_bf16_units", lambda: lacks)
+    monkeypatch.setattr("campana.forecast.totals.lacks_compiler", lambda code: False)
+    stages = [tune_of(study, 1), study.arms[1].stages.generate[0]]
+    stages = [dataclasses.replace(each, spec=each.spec.model_copy(update={"precision": precision})) for each in stages]
+    found = warnings(stages, {}, Store(tmp_path / "store"), tmp_path, memory_bytes=10**12, free_bytes=10**12)
+    assert [(each.what, len(each.stages)) for each in found] == [("time", 2)] * told
+    assert all("precision: fp32" in each.hint for each in found)
 
 
 @pytest.mark.parametrize("length", [12, 30, 56])

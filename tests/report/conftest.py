@@ -176,7 +176,7 @@ def put_prepare(store: Store, stage: Stage, size: int, clock: float) -> None:
             "validation": 4,
             "encoded": 48,
             "shortened": 0,
-            "dropped": {"empty answer": {"count": 2, "example": f"train.json:7: {NASTY}"}},
+            "dropped": {"empty answer": {"count": 2, "example": {"where": "0:7", "detail": "", "excerpt": NASTY}}},
             "tokens": {"total": 1000 * size, "supervised": 400 * size},
             "lengths": lengths,
             "language": "en",

@@ -9,7 +9,7 @@ import pytest
 from campana.core.store import Store
 from campana.errors import StoreError
 from campana.outcome import gather
-from campana.outcome.warnings import warnings
+from campana.outcome.warnings import warnings, warnings_of_this_run
 from campana.report import REPORT_SCHEMA, without_measured
 from campana.study import Study
 
@@ -114,8 +114,31 @@ def test_tokens_of_curves_add_up(report: dict) -> None:
 
 def test_the_edge_of_the_grid_and_cut_and_unscored_answers_are_warned_of(report: dict) -> None:
     kinds = [warning["kind"] for warning in report["warnings"]]
-    assert kinds == ["learning_rate", "cut", "unscored"]
-    assert report["warnings"][1]["arms"] == ["untuned"]
+    assert kinds == ["learning_rate", "dropped", "cut", "unscored"]
+    assert report["warnings"][2]["arms"] == ["untuned"]
+
+
+def test_dropped_rows_are_warned_of(report: dict) -> None:
+    (warning,) = [each for each in report["warnings"] if each["kind"] == "dropped"]
+    assert "empty answer" in warning["text"]
+    (entry, *_) = report["data"]
+    (name,) = entry["report"]["data_sets"]
+    fewer = json.loads(json.dumps(entry))
+    fewer["report"]["data_sets"][name]["kept"] -= 1
+    told = warnings([], [0, 1], 0, report["fairness"], [entry, fewer])
+    assert [each["kind"] for each in told if "learn from" in each["text"]] == ["other_rows"]
+
+
+def test_tries_that_came_to_nothing_are_warned_of_beside_what_any_run_has(report: dict) -> None:
+    costs = json.loads(json.dumps(report["costs"]))
+    for arm in costs["arms"].values():
+        arm["making"]["measured"] |= {"seconds": 100.0, "failed_seconds": 4.0}
+    assert warnings_of_this_run(report["arms"], costs) == []
+    name = report["arms"][0]["name"]
+    costs["arms"][name]["making"]["measured"]["failed_seconds"] = 30.0
+    (warning,) = warnings_of_this_run(report["arms"], costs)
+    assert warning["arms"] == [name]
+    assert "30.0 s of 1 min 40 s" in warning["text"]
 
 
 def test_one_seed_is_warned_of(make, tmp_path: Path) -> None:
@@ -130,7 +153,7 @@ def test_rates_that_were_given_and_not_searched_are_warned_of(report: dict) -> N
     given = [
         arm if arm["learning_rate"] is None else {**arm, "learning_rate": {**arm["learning_rate"], "searched": False}} for arm in searched
     ]
-    (warning,) = [each for each in warnings(given, [0, 1], 0, report["fairness"]) if each["kind"] == "given_rate"]
+    (warning,) = [each for each in warnings(given, [0, 1], 0, report["fairness"], []) if each["kind"] == "given_rate"]
     assert warning["arms"] == [arm["name"] for arm in searched if arm["learning_rate"] is not None]
 
 

@@ -10,9 +10,12 @@ import pytest
 
 from campana.checks.exact import Exact
 from campana.checks.number import NumberCheck
+from campana.core.digest import digest_path
+from campana.core.spec import Source
 from campana.errors import DataError, StudyError
 from campana.study import Study, StudyFile, build_study, load_study
 from campana.study.reading import parse_document, read_document
+from campana.study.wiring import ArmStages
 
 Edited = Callable[..., Study]
 
@@ -250,7 +253,24 @@ def test_a_wrong_check_is_told_before_anything_runs(folder: Path) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="number") as caught:
         load_study(folder / "study.yaml", cores=1)
-    assert "q2" in str(caught.value)
+    assert str(caught.value).startswith("questions.jsonl, item 'q2', checks[0].kind: ")
+
+
+def test_who_corrects_a_check_does_not_answer_again(folder: Path) -> None:
+    def stages() -> ArmStages:
+        return load_study(folder / "study.yaml", cores=1).arms[0].stages
+
+    path = folder / "questions.jsonl"
+    text, before = path.read_text(encoding="utf-8"), stages()
+    path.write_text(text.replace('"kind": "number", "value": 2', '"kind": "number", "value": 3'), encoding="utf-8")
+    corrected = stages()
+    assert corrected.generate[0].key == before.generate[0].key
+    assert corrected.check[0].key != before.check[0].key
+    suite = corrected.generate[0].inputs["suite"]
+    assert isinstance(suite, Source)
+    assert suite.digest == digest_path(path)  # a run still sees that the file is another one
+    path.write_text(text.replace("Say 2.", "Say two."), encoding="utf-8")
+    assert stages().generate[0].key != before.generate[0].key
 
 
 def test_a_raised_version_of_a_check_scores_its_suites_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

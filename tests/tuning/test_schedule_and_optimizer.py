@@ -25,12 +25,30 @@ KINDS = ["cosine", "linear", "constant", "wsd"]
     num_steps=st.integers(1, 300),
 )
 def test_every_step_learns_and_none_exceeds_the_peak(kind: Any, warmup: float, decay: float, floor: float, num_steps: int) -> None:
-    schedule = Schedule(kind=kind, warmup=warmup, decay=decay, floor=floor)
+    moved = {
+        "warmup": warmup,
+        **({"decay": min(decay, 1 - warmup)} if kind == "wsd" else {}),
+        **({} if kind == "constant" else {"floor": floor}),
+    }
+    schedule = Schedule.model_validate({"kind": kind, **moved})
     shares = [share(schedule, step, num_steps) for step in range(num_steps)]
     assert all(0.0 < s <= 1.0 for s in shares)
     peak = min(round(warmup * num_steps), num_steps - 1)
     assert shares[: peak + 1] == sorted(shares[: peak + 1])
     assert shares[peak:] == sorted(shares[peak:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"kind": "cosine", "decay": 0.5}, "`decay` is of kind wsd"),
+        ({"kind": "constant", "floor": 0.5}, "a constant schedule has none"),
+        ({"kind": "wsd", "warmup": 0.9, "decay": 0.5}, "more than the whole run"),
+    ],
+)
+def test_a_field_that_moves_nothing_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Schedule.model_validate(fields)
 
 
 def test_shapes() -> None:

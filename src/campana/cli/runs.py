@@ -45,8 +45,9 @@ def run_study(study_path: Path, store_path: Path, executor_name: str, output: Pa
     _tell(opened, output)
     if result.failed:
         sys.stderr.write(f"{len(result.failed)} failed, {len(result.blocked)} blocked; logs: {opened.store.root}/work/<key>/log.txt\n")
-        for key in result.failed:
-            sys.stderr.write(f"  {opened.store.work_dir(key)}/log.txt\n")
+        labels = {key: stage.label for key, stage in by_key(opened.study.targets).items()}
+        for key, cause in result.failed.items():  # told when it happened, and now far above
+            sys.stderr.write(f"  {labels[key]}: {cause}\n  {opened.store.work_dir(key)}/log.txt\n")
         sys.stderr.write("hint: mend the cause and run the same command; what is built stays\n")
         return FAILED
     return BUILT

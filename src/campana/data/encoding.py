@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_ROWS = 512
+TOO_LONG = "too long"
+"""Why a row was dropped that `max_length` cuts before its first answer ends."""
 PROVED_FIRST = 256
 PROVED_EVERY = 100
 
@@ -141,7 +143,7 @@ class Encoder:
             if len(shorter.ids) <= self._max_length:
                 self.shortened[name] = self.shortened.get(name, 0) + 1
                 return messages[:end], shorter
-        raise DroppedRow("too long", f"{len(row.ids):,} tokens, and no answer ends within {self._max_length:,}")
+        raise DroppedRow(TOO_LONG, f"{len(row.ids):,} tokens, and no answer ends within {self._max_length:,}")
 
     def _prove(self, messages: tuple[Message, ...], row: Encoded, where: str) -> None:
         if not any(row.supervised):

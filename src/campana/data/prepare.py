@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from campana.data.encoding import DataFiles, Encoder, Progress, Spool
+from campana.data.encoding import TOO_LONG, DataFiles, Encoder, Progress, Spool
 from campana.data.format import Format
 from campana.data.prepared import RowWriter, arrow_schema
 from campana.data.statistics import Statistics
@@ -73,23 +73,30 @@ class _DataSet:
         left = np.flatnonzero(self.state != DROPPED)
         split = len(left) - self.num_validation
         if split < 1:
-            raise self._too_few(f"{self.num_validation} validation rows and at least one of training were asked for", len(left))
+            raise self._too_few(f"{self.num_validation} validation rows and at least one of training were asked for", len(left), 0)
         train, validation = left[:split], left[split:]
         if self.portion.count is not None:
             if self.portion.count > split:
-                raise self._too_few(f"{self.portion.count:,} training rows were asked for", split)
+                raise self._too_few(f"{self.portion.count:,} training rows were asked for", split, self.num_validation)
             return train[: self.portion.count], validation
         share = 1.0 if self.portion.fraction is None else self.portion.fraction
         train = train[train < max(1, math.floor(share * len(self.state)))]
         return train, validation
 
-    def _too_few(self, asked: str, usable: int) -> DataError:
-        held = f" beside {self.num_validation} held out for validation" if self.num_validation and usable < len(self.state) else ""
+    def _too_few(self, asked: str, usable: int, num_held: int) -> DataError:
+        held = f" beside {num_held} held out for validation" if num_held and usable < len(self.state) else ""
         return DataError(
-            f"{asked}, but the data set has {max(usable, 0):,} usable ones{held} (of {self.survey.num_read:,} read)",
+            f"{asked}, but the data set has {usable:,} usable ones{held} (of {self.survey.num_read:,} read)",
             where=f"data set {self.name}",
-            hint="ask for fewer rows, or all; the reasons of dropped rows: " + _reasons(self.survey),
+            hint=f"{_advice(self.survey)}; dropped: {_reasons(self.survey)}",
         )
+
+
+def _advice(found: Survey) -> str:
+    """What helps: the rows may be there, and too long."""
+    reasons = {reason: value["count"] for reason, value in found.drops.as_dict().items()}
+    longest = max(reasons, key=lambda reason: reasons[reason], default="")
+    return "raise tune: {max_length: ...}" if longest == TOO_LONG else "ask for fewer rows, or all"
 
 
 def _reasons(found: Survey) -> str:
@@ -184,7 +191,8 @@ def _encode_chosen(data: _DataSet, encoder: Encoder, folder: Path, progress: Pro
 def _write_chosen(data: _DataSet, train: RowWriter, validation: RowWriter) -> None:
     for_train, for_validation = data.choose()
     if not len(for_train):
-        raise DataError("no row can be used", where=f"data set {data.name}", hint=f"dropped: {_reasons(data.survey)}")
+        hint = f"{_advice(data.survey)}; dropped: {_reasons(data.survey)}"
+        raise DataError("no row can be used", where=f"data set {data.name}", hint=hint)
     role = np.zeros(len(data.state), np.int8)
     role[for_train] = 1
     role[for_validation] = 2

@@ -65,6 +65,10 @@ def probe(stages: list[Stage], store: Store, cache_dir: Path, tell: Tell) -> lis
         return _Probe(store, cache_dir, Path(name), tell).run(needs)
 
 
+class _Told(Exception):  # noqa: N818 (not an error of its own)
+    """What is asked for rests on something whose failure has been told."""
+
+
 class _Probe:
     def __init__(self, store: Store, cache_dir: Path, folder: Path, tell: Tell) -> None:
         self._store, self._cache_dir, self._folder, self._tell = store, cache_dir, folder, tell
@@ -73,7 +77,9 @@ class _Probe:
         self._calibration = Calibration.load(cache_dir)
         self._start = time.perf_counter()
         self._failures: list[str] = []
-        self._dirs: dict[str, Path | None] = {}
+        self._dirs: dict[str, Path] = {}
+        self._broken: set[str] = set()
+        """Keys of what could not be brought in or prepared."""
 
     def run(self, needs: Needs) -> list[str]:
         for stage in needs.models.values():
@@ -115,8 +121,20 @@ class _Probe:
     def _try(self, what: str, work: Callable[[], object]) -> None:
         try:
             work()
+        except _Told:
+            return
         except CampanaError as error:
             self._failures.append(f"{what}: {error.message}")
+
+    def _once(self, key: str, work: Callable[[], Any]) -> Any:
+        """What `work` returns; what failed once is not tried again."""
+        if key in self._broken:
+            raise _Told
+        try:
+            return work()
+        except CampanaError:
+            self._broken.add(key)
+            raise
 
     def _model_dir(self, model: Stage) -> Path:
         """The model's folder: stored, or brought in for the probe."""
@@ -129,7 +147,7 @@ class _Probe:
             files = model.inputs.get("files")
             local = files.path if isinstance(files, Source) else None
             spec: Any = model.spec
-            took = in_child(bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir)
+            took = self._once(model.key, lambda: in_child(bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir))
             self._dirs[model.key] = found
             config = json.loads((found / "config.json").read_text(encoding="utf-8"))
             kept = sum(path.stat().st_size for path in found.iterdir() if path.suffix != ".safetensors")
@@ -147,7 +165,10 @@ class _Probe:
             assert model is not None
             found = self._folder / prepare.key[:16]
             paths = {name.removeprefix("data."): each.path for name, each in prepare.inputs.items() if isinstance(each, Source)}
-            took = in_child(prepare_rows, self._folder / "rows.json", prepare.spec, self._model_dir(model), paths, found)
+            model_dir = self._model_dir(model)
+            took = self._once(
+                prepare.key, lambda: in_child(prepare_rows, self._folder / "rows.json", prepare.spec, model_dir, paths, found)
+            )
             self._dirs[prepare.key] = found
             disk = sum(path.stat().st_size for path in found.iterdir())
             self._facts.put(rows_fact(prepare), {**took, "disk_bytes": disk})

@@ -21,7 +21,7 @@ from campana.forecast.predict import Forecaster, checkpoint_bytes
 from campana.generation.engines.packed import Packed
 from campana.models.cost import BYTES, generation_memory_bytes, num_trainable, training_memory_bytes
 from campana.models.shape import Shape, num_parameters
-from campana.native.build import BF16, FP32, lacks_compiler
+from campana.native.build import BF16, FP32, lacks_bf16_units, lacks_compiler
 from campana.stages.generate import Generate
 from campana.stages.tune import Tune
 from campana.tuning.options import AdamW
@@ -90,7 +90,16 @@ def warnings(
         text = f"{_gigabytes(wanted)} of disk are needed ({_gigabytes(passing)} of them only for a time), and {_gigabytes(free)} are free"
         hint = "free some space (`campana gc` lists what could go), or give a store on another disk: --store DIR"
         warned.append(Warned("disk", tuple(stage.key for stage in stages), text, hint))
-    return warned + _slow_without_compiler(stages)
+    return warned + _slow_arithmetic(stages) + _slow_without_compiler(stages)
+
+
+def _slow_arithmetic(stages: Sequence[Stage]) -> list[Warned]:
+    """Stages in bf16 on a processor that has no units for it."""
+    narrow = [stage for stage in stages if getattr(stage.spec, "precision", None) == "bf16"]
+    if not narrow or shutil.which("nvidia-smi") is not None or not lacks_bf16_units():
+        return []
+    text = f"{_named(narrow)}: this processor has no units for bf16, and computes it many times as slowly as fp32"
+    return [Warned("time", tuple(stage.key for stage in narrow), text, "write precision: fp32, or run it on another machine")]
 
 
 def _slow_without_compiler(stages: Sequence[Stage]) -> list[Warned]:

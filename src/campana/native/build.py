@@ -60,6 +60,11 @@ def missing(code: Code) -> set[str]:
     return set(code.instructions) - _instructions_here()
 
 
+def lacks_bf16_units() -> bool:
+    """Whether this processor is known to make products of bf16 numbers by other instructions, many times as slow as of fp32 ones."""
+    return bool(_instructions_here()) and _instructions_here().isdisjoint(("avx512_bf16", "amx_bf16", "avx_ne_convert"))
+
+
 def lacks_compiler(code: Code) -> bool:
     """Whether only GCC is missing: the processor has the instructions. Asked without loading anything."""
     return shutil.which("gcc") is None and not missing(code)

@@ -14,7 +14,7 @@ from campana.outcome.items import format_of, gather_items, suite_of
 from campana.outcome.ledger import cost_lines, stages_of
 from campana.outcome.reading import reading_results
 from campana.outcome.shelf import Shelf
-from campana.outcome.warnings import warnings
+from campana.outcome.warnings import warnings, warnings_of_this_run
 from campana.parts import kind_of
 from campana.report.answer import answer
 from campana.report.fairness import compare
@@ -56,6 +56,7 @@ def gather(study: Study, store: Store) -> dict[str, Any]:
     costs = ledger(cost_lines(study, shelf), [arm.name for arm in study.arms], prices)
     missing = [_missing(stage, used_by, shelf) for stage, _, used_by in stages.values() if not shelf.built(stage)]
     fairness = _fairness(study)
+    data = _data_reports(study, shelf)
     return {
         "schema": "campana.report/1",
         "study": _study(study, prices),
@@ -66,15 +67,16 @@ def gather(study: Study, store: Store) -> dict[str, Any]:
         "pareto": _pareto(arms, costs),
         "reading": reading_results(study, shelf),
         "curves": [curve for arm in study.arms for curve in tuning.curves(arm, shelf)],
-        "data": _data_reports(study, shelf),
+        "data": data,
         "fairness": fairness,
         "provenance": [_provenance(study, stage, used_by, shelf) for stage, _, used_by in stages.values()],
         "items": items,
         "missing": missing,
-        "warnings": warnings(arms, study.file.seeds, len(missing), fairness),
+        "warnings": warnings(arms, study.file.seeds, len(missing), fairness, data),
         "measured": {
             "machines": _machines([stage for stage, _, _ in stages.values()], shelf),
             "study_path": _path(study),
+            "warnings": warnings_of_this_run(arms, costs),
             "forecast": predicted_against_actual([stage for stage, _, _ in stages.values()], shelf),
         },
     }

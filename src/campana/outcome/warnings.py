@@ -11,7 +11,19 @@ CUT_SHARE = 0.05
 """Above this share of answers cut at the most tokens, a score says as much about the limit as about the model."""
 
 
-def warnings(arms: Sequence[Mapping[str, Any]], seeds: Sequence[int], missing: int, fairness: Mapping[str, Any]) -> list[dict[str, Any]]:
+DROPPED_SHARE = 0.01
+"""Above this share of a data set's rows, what was dropped is told."""
+FAILED_SHARE = 0.05
+"""Above this share of an arm's tuning time, tries that came to nothing are told."""
+
+
+def warnings(
+    arms: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    missing: int,
+    fairness: Mapping[str, Any],
+    data: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
     """[{"kind", "arms", "text"}], the gravest first; arms that share a warning share its entry."""
     found: list[dict[str, Any]] = []
     if missing:
@@ -28,16 +40,59 @@ def warnings(arms: Sequence[Mapping[str, Any]], seeds: Sequence[int], missing: i
     found += _shared(
         "tuning", [(arm, text) for arm in arms for text in sorted({text for run in arm["runs"] for text in run["warnings"] or []})]
     )
+    found += _dropped(data)
     cut = [arm for arm in arms if arm["num_answers"] and arm["num_cut"] > CUT_SHARE * arm["num_answers"]]
     if cut:
         told = ", ".join(f"{arm['short']} {q.percent(arm['num_cut'] / arm['num_answers'])}" for arm in cut)
-        found.append({"kind": "cut", "arms": [arm["name"] for arm in cut], "text": f"Answers cut at the most tokens allowed: {told}."})
+        found.append(
+            {
+                "kind": "cut",
+                "arms": [arm["name"] for arm in cut],
+                "text": f"Answers cut at the most tokens allowed (arms with over {q.percent(CUT_SHARE)}): {told}.",
+            }
+        )
     unscored = [arm for arm in arms if arm["num_unscored"]]
     if unscored:
         told = ", ".join(f"{arm['short']} {arm['num_unscored']} of {arm['num_answers']}" for arm in unscored)
         text = f"Unscored answers, which count in no mean: {told}."
         found.append({"kind": "unscored", "arms": [arm["name"] for arm in unscored], "text": text})
     return found
+
+
+def _dropped(data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that the training data lost, and arms that lost others."""
+    lines: dict[str, list[str]] = {}
+    kept: dict[str, set[int]] = {}
+    for entry in data:
+        for number, each in entry["report"]["data_sets"].items():
+            name = entry["names"].get(number, number)
+            kept.setdefault(name, set()).add(each["kept"])
+            lost = {reason: drop["count"] for reason, drop in each["dropped"].items()}
+            if sum(lost.values()) > DROPPED_SHARE * each["read"]:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+                text = f"{sum(lost.values())} of {each['read']} rows of {name} were dropped: {reasons}."
+                lines.setdefault(text, []).extend(entry["arms"])
+    found = [{"kind": "dropped", "arms": arms, "text": text} for text, arms in lines.items()]
+    for name, counts in kept.items():
+        if len(counts) > 1:
+            told = " or ".join(map(str, sorted(counts)))
+            found.append(
+                _of_all("other_rows", f"Of {name} the arms could use {told} rows: they learn from, and are validated on, other rows.")
+            )
+    return found
+
+
+def warnings_of_this_run(arms: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As `warnings`, of what another run of the study may not have: tuning times that tries which came to nothing are a part of."""
+    told: list[tuple[Mapping[str, Any], str]] = []
+    for arm in arms:
+        spent = costs["arms"][arm["name"]]["making"]["measured"]
+        if spent["failed_seconds"] > FAILED_SHARE * spent["seconds"]:
+            told.append((arm, f"{arm['short']} {q.duration(spent['failed_seconds'])} of {q.duration(spent['seconds'])}"))
+    if not told:
+        return []
+    text = f"Tuning times hold tries that failed or were killed: {', '.join(text for _, text in told)}. Ratios of times say less for it."
+    return [{"kind": "failed_tries", "arms": [arm["name"] for arm, _ in told], "text": text}]
 
 
 def _of_all(kind: str, text: str) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def data(report: Report, looks: Looks) -> str:
             rows.append([esc(name), *(fig(value, entry["key"], f"data_report.json · {name}") for value in values)])
             for reason, drop in found["dropped"].items():
                 count = fig(q.count(drop["count"]), entry["key"], f"data_report.json · {name}.dropped")
-                dropped.append(f"<li>{esc(name)}: {count} × {esc(reason)}{_example(drop.get('example'))}</li>")
+                dropped.append(f"<li>{esc(name)}: {count} × {esc(reason)}{_example(name, drop.get('example'))}</li>")
         head = ["data set", "read", "kept", "trained on", "held out", "tokens", "supervised", "median length", "longest"]
         losses = (
             f"<details><summary>Rows that were dropped</summary><ul>{''.join(dropped)}</ul></details>"
@@ -141,11 +141,14 @@ def data_sets(entry: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(entry["names"].get(name, name), found) for name, found in entry["report"]["data_sets"].items()]
 
 
-def _example(example: object) -> str:
+def _example(name: str, example: Mapping[str, str] | None) -> str:
+    """The first such row: where in the data set, what was wrong, how it begins."""
     if example is None:
         return ""
-    text = example if isinstance(example, str) else json.dumps(example, ensure_ascii=False)
-    return f" <code>{esc(text if len(text) <= 300 else text[:299] + '…')}</code>"
+    place = f"{name}:{example['where'].rpartition(':')[2]}"
+    told = ", ".join(esc(text.strip()) for text in (place, example["detail"]) if text.strip())
+    text = example["excerpt"]
+    return f" ({told})" + (f" <code>{esc(text if len(text) <= 300 else text[:299] + '…')}</code>" if text else "")
 
 
 def fairness(report: Report, looks: Looks) -> str:

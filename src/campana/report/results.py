@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from campana.report import quantity as q
+from campana.report.careful import all_warnings
 from campana.report.charts import UNITS, categories_height, units_of
 from campana.report.forest import forest, reach_of
 from campana.report.ledger import flops_spent, money_spent, time_spent
@@ -36,7 +37,7 @@ def hero(report: Report) -> str:
     total = report["costs"]["total"]
     price = f", {money_spent(total, report['costs']['currency'])}" if report["costs"]["currency"] else ""
     facts.append(f"{time_spent(total)} of machine time{price}")
-    careful = "".join(f"<li>{esc(warning['text'])}</li>" for warning in report["warnings"] if warning["kind"] != "unfinished")
+    careful = "".join(f"<li>{esc(warning['text'])}</li>" for warning in all_warnings(report) if warning["kind"] != "unfinished")
     careful = f'<aside class="careful"><h2>Read with care</h2><ul>{careful}</ul></aside>' if careful else ""
     sentence = report["answer"]["measured"]["sentence"]
     return (

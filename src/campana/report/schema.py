@@ -170,6 +170,7 @@ FAIRNESS = _object(
     baselines=_map(_list(TEXT), "Baseline -> fields in which it differs from the first other arm."),
     inputs=_map(_map(TEXT), "model, suite, data -> arm -> content."),
 )
+WARNINGS = _list(_object(kind=TEXT, arms=_list(TEXT), text=TEXT))
 PROVENANCE = _object(
     id={**TEXT, "description": "Anchor in the page."},
     kind=TEXT,
@@ -275,7 +276,7 @@ REPORT_SCHEMA: Schema = {
             ),
             "Stages that are not built.",
         ),
-        warnings=_list(_object(kind=TEXT, arms=_list(TEXT), text=TEXT)),
-        measured=_object(machines=_list(ANY), study_path=TEXT, forecast=FORECAST),
+        warnings=WARNINGS,
+        measured=_object(machines=_list(ANY), study_path=TEXT, warnings=WARNINGS, forecast=FORECAST),
     ),
 }

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from campana.report import quantity as q
+from campana.report.careful import all_warnings
 from campana.report.ledger import flops_spent, money_spent, time_spent
 
 MOST_MISSING = 8
@@ -24,8 +25,8 @@ def summary(report: Mapping[str, Any], width: int = 100) -> str:
     blocks.append(_table(_arm_rows(report), numbers_from=1, width=width))
     if report["answer"]["details"]:
         blocks.append(_table(_contrast_rows(report), numbers_from=1, width=width))
-    if report["warnings"]:
-        blocks.append("\n".join(_bullet(f"careful: {warning['text']}", width) for warning in report["warnings"]))
+    if warnings := all_warnings(report):
+        blocks.append("\n".join(_bullet(f"careful: {warning['text']}", width) for warning in warnings))
     if report["missing"]:
         names = [f"  missing: {stage['label']}" for stage in report["missing"][:MOST_MISSING]]
         more = len(report["missing"]) - MOST_MISSING

@@ -17,7 +17,7 @@ from campana.data.files import locate_data
 from campana.data.format import Format
 from campana.data.suites import SuiteFormat, prompts_digest, read_suite
 from campana.data.templates import NAMED
-from campana.errors import StudyError
+from campana.errors import DataError, StudyError
 from campana.generation.engine import Greedy, Sample
 from campana.models.parse import parse_source
 from campana.models.sources.local import Local
@@ -133,7 +133,10 @@ class Wiring:
         source = self._source(suite.path, f"suites.{name}.path")
         if name not in self._suites_read:
             items = tuple(read_suite(source.path, form))
-            checks = [part for item in items for part in parts_in(parse_checks(item))]
+            try:
+                checks = [part for item in items for part in parts_in(parse_checks(item))]
+            except DataError as error:
+                raise DataError(error.message, where=f"{source.path.name}, {error.where}", hint=error.hint) from error
             self._raised[name] = {kind_of(type(check)): check.version for check in checks if check.version != 1}
             self._suites_read[name] = items
         return source

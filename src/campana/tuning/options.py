@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from campana.parts import Part
 
@@ -37,6 +37,17 @@ class Schedule(Part):
     """WSD only: share of the steps of the final linear decay."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """Where the decay ends, as a share of the peak."""
+
+    @model_validator(mode="after")
+    def _refuse_idle(self) -> Self:
+        """A field that moves nothing would look like a difference between arms."""
+        if self.kind != "wsd" and self.decay != type(self).model_fields["decay"].default:
+            raise ValueError(f"`decay` is of kind wsd, and this schedule is {self.kind}: leave it out")
+        if self.kind == "constant" and self.floor != type(self).model_fields["floor"].default:
+            raise ValueError("`floor` is where a decay ends, and a constant schedule has none: leave it out")
+        if self.kind == "wsd" and self.warmup + self.decay > 1:
+            raise ValueError(f"warm-up ({self.warmup:g}) and decay ({self.decay:g}) are more than the whole run")
+        return self
 
 
 class AdamW(Part):
