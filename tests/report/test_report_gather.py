@@ -19,7 +19,8 @@ def test_the_report_is_json_and_follows_its_schema(report: dict) -> None:
     jsonschema.validate(json.loads(json.dumps(report, allow_nan=False)), REPORT_SCHEMA)
 
 
-def test_a_half_finished_study_shows_what_is_built_and_lists_the_rest(study: Study, fill, tmp_path: Path) -> None:
+def test_a_half_finished_study_shows_what_is_built_and_lists_the_rest(study: Study, report: dict, fill, tmp_path: Path) -> None:
+    whole = report
     for until in ("model", "prepare", "select", "tune", "generate", "check"):
         store = fill(study, tmp_path / "half", until=until)
         report = gather(study, store)
@@ -31,11 +32,20 @@ def test_a_half_finished_study_shows_what_is_built_and_lists_the_rest(study: Stu
         assert all(store.has(key) for key in built)
         assert not any(store.has(key) for key in missing)
         assert report["measure"] is None
-        assert all(arm["score"] is None for arm in report["arms"])
+        assert [arm["score"] for arm in report["arms"]] == [arm["score"] if until == "check" else None for arm in whole["arms"]]
+        assert set(report["pareto"]["scores"].values()) == {None}
         assert report["answer"]["sentence"] == f"No answer yet: {len(built)} of {len(built | missing)} stages are built."
         assert bool(report["items"]) == (until in ("generate", "check"))
         scores = [given["score"] for item in report["items"] for answers in item["answers"].values() for given in answers]
         assert any(score is not None for score in scores) == (until == "check")
+
+
+def test_a_failed_arm_hides_no_other_s_scores(study: Study, report: dict, fill, tmp_path: Path) -> None:
+    store = fill(study, tmp_path / "half", until="check")
+    failed = study.arms[0]
+    store.remove(failed.stages.check[study.file.seeds[0]].key)
+    found = {arm["name"]: arm["score"] for arm in gather(study, store)["arms"]}
+    assert found == {arm["name"]: None if arm["name"] == failed.name else arm["score"] for arm in report["arms"]}
 
 
 def test_an_empty_store_says_that_nothing_is_built(study: Study, tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def test_a_half_finished_study_has_a_page_that_says_so(study: Study, fill, tmp_p
         assert ("training" in ids) == (until == "tune")
         assert "No answer yet" in page
         assert "Half-way" in page
+        assert "score so far" not in page
+    assert "score so far" in render(gather(study, fill(study, tmp_path / "half", until="check")))
 
 
 def test_the_page_of_an_empty_store(study: Study, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from campana.core.spec import Source, Stage
 from campana.outcome import tuning
 from campana.outcome.forecast import predicted_against_actual
+from campana.outcome.interim import interim_scores
 from campana.outcome.items import format_of, gather_items, suite_of
 from campana.outcome.ledger import cost_lines, stages_of
 from campana.outcome.reading import reading_results
@@ -51,7 +52,8 @@ def gather(study: Study, store: Store) -> dict[str, Any]:
     measure = shelf.json(study.measure, "measure.json")
     items = gather_items(study, shelf)
     shorts = short_names(study.arms)
-    arms = [_arm(arm, shorts[arm.name], measure, items, shelf) for arm in study.arms]
+    scores = interim_scores(study, store, shelf) if measure is None else measure["arms"]
+    arms = [_arm(arm, shorts[arm.name], scores.get(arm.name), items, shelf) for arm in study.arms]
     prices = None if study.file.prices is None else study.file.prices.model_dump(mode="json")
     costs = ledger(cost_lines(study, shelf), [arm.name for arm in study.arms], prices)
     missing = [_missing(stage, used_by, shelf) for stage, _, used_by in stages.values() if not shelf.built(stage)]
@@ -64,7 +66,7 @@ def gather(study: Study, store: Store) -> dict[str, Any]:
         "arms": arms,
         "measure": measure,
         "costs": costs,
-        "pareto": _pareto(arms, costs),
+        "pareto": _pareto(arms if measure is not None else [], costs),
         "reading": reading_results(study, shelf),
         "curves": [curve for arm in study.arms for curve in tuning.curves(arm, shelf)],
         "data": data,
@@ -113,8 +115,7 @@ def _study(study: Study, prices: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _arm(arm: Arm, short: str, measure: Mapping[str, Any] | None, items: Sequence[Mapping[str, Any]], shelf: Shelf) -> dict[str, Any]:
-    found = None if measure is None else measure["arms"][arm.name]
+def _arm(arm: Arm, short: str, found: Mapping[str, Any] | None, items: Sequence[Mapping[str, Any]], shelf: Shelf) -> dict[str, Any]:
     answers = [entry for item in items for entry in item["answers"].get(arm.name, [])]
     runs = tuning.runs(arm, shelf)
     return {
@@ -157,8 +158,9 @@ def _missing(stage: Stage, arms: list[str], shelf: Shelf) -> dict[str, Any]:
 
 
 def _pareto(arms: Sequence[Mapping[str, Any]], costs: Mapping[str, Any]) -> dict[str, Any]:
-    """Score against the cost of tuning, search included. Scores exist once everything is built, so costs are whole where a front is."""
-    scores = {arm["name"]: None if arm["score"] is None else arm["score"]["mean"] for arm in arms}
+    """Score against the cost of tuning, search included. No arm has a score here until all is built: a front is of whole costs."""
+    scores: dict[str, float | None] = dict.fromkeys(costs["arms"])
+    scores |= {arm["name"]: arm["score"]["mean"] for arm in arms if arm["score"] is not None}
     making = {name: charged["making"] for name, charged in costs["arms"].items()}
 
     def axis(amounts: Mapping[str, Any]) -> dict[str, Any]:

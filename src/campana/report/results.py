@@ -56,7 +56,21 @@ def _missing(report: Report) -> str:
         rows.append(f"<li>{esc(stage['label'] or stage['kind'])}{told}</li>")
     built = len(report["provenance"]) - len(report["missing"])
     title = f"Half-way: {built} of {len(report['provenance'])} stages are built"
-    return f'<aside class="careful"><h2>{title}</h2><details><summary>What is missing</summary><ul>{"".join(rows)}</ul></details></aside>'
+    missing = f"<details><summary>What is missing</summary><ul>{''.join(rows)}</ul></details>"
+    return f'<aside class="careful"><h2>{title}</h2>{_so_far(report)}{missing}</aside>'
+
+
+def _so_far(report: Report) -> str:
+    """Scores of the arms that are whole, where others are not."""
+    if report["measure"] is not None:
+        return ""
+    rows = [
+        [esc(arm["short"]), q.score(arm["score"]["mean"]), q.interval(arm["score"]["low"], arm["score"]["high"])]
+        for arm in report["arms"]
+        if arm["score"] is not None
+    ]
+    head = ["arm", "score so far", f"{100 * report['study']['confidence']:g}% interval"]
+    return table(head, rows) if rows else ""
 
 
 def verdicts(report: Report, looks: Looks) -> str:

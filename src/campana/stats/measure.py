@@ -68,6 +68,13 @@ def measure(
     return {"num_items": len(table.items), "num_arms": len(arms), "num_contrasts": len(contrasts)}
 
 
+def scores_of_arms(*, scores: Mapping[str, Path], arms: Arms, average: Average, confidence: float) -> dict[str, Any]:
+    """What `measure` finds of arms alone, in its words."""
+    table = read_scores(scores)
+    _checked(table, arms, ())
+    return _rounded({name: _arm(table, levels, inputs, average, confidence) for name, (levels, inputs) in arms.items()})
+
+
 def _checked(table: ScoreTable, arms: Arms, contrasts: Sequence[ContrastOf]) -> int:
     """The number of seeds; arms and contrasts that cannot be lined up are errors."""
     for name, (_, inputs) in arms.items():
