@@ -111,3 +111,12 @@ def test_layers_that_only_the_model_can_name_do_not_end_a_plan(campana: Call, fo
     text = (folder / "study.yaml").read_text(encoding="utf-8")
     (folder / "study.yaml").write_text(text.replace("rank: 4}", "rank: 4, targets: [query_key_value]}"), encoding="utf-8")
     assert "tune method=lora" in campana("plan", "study.yaml", "--no-probe").stdout
+
+
+def test_what_cannot_be_found_out_is_told_once(campana: Call, folder: Path) -> None:
+    for path in (folder / "model").glob("*.safetensors"):
+        path.unlink()
+    told = campana("plan", "study.yaml", "--store", "another").stderr
+    assert told.count("bringing it in") == 1
+    (line,) = [line for line in told.splitlines() if "not known" in line]
+    assert "the model folder has no model.safetensors (download the model again" in line

@@ -215,7 +215,9 @@ def gc(
 
 @app.command()
 def describe(
-    group: Annotated[str | None, typer.Argument(help="A group of kinds: stage, method, engine, check, format, source.")] = None,
+    group: Annotated[
+        str | None, typer.Argument(help="A group of kinds: stage, source, format, method, engine, check, edit, objective.")
+    ] = None,
     kind: Annotated[str | None, typer.Argument(help="One kind: its fields.")] = None,
     schema: Annotated[str | None, typer.Option(help="Print a JSON Schema: study, report, plan or show.")] = None,
     as_json: Json = False,

@@ -17,7 +17,8 @@ def describe(group: str | None, kind: str | None, schema: str | None, as_json: b
     if schema is not None:
         return json.dumps(_schema(schema), ensure_ascii=False, indent=1)
     if group is not None and group not in GROUPS:
-        raise UserError(f"unknown group {group!r}", hint=nearest(group, list(GROUPS)))
+        holders = [f"campana describe {each} {group}" for each in GROUPS if group in known(each)]
+        raise UserError(f"unknown group {group!r}", hint=" or ".join(holders) or nearest(group, list(GROUPS)))
     groups = [group] if group else list(GROUPS)
     if kind is not None and group is not None:
         part = find(group, kind)

@@ -157,6 +157,6 @@ def warnings_text(told: Forecast) -> list[str]:
     width = shutil.get_terminal_size((120, 24)).columns - 1
     lines: list[str] = []
     for each in told.warnings:
-        lines += textwrap.wrap(f"will not fit: {each.text}", width, subsequent_indent="  ")
+        lines += textwrap.wrap(f"{'slow' if each.what == 'time' else 'will not fit'}: {each.text}", width, subsequent_indent="  ")
         lines += textwrap.wrap(f"hint: {each.hint}", width, initial_indent="  ", subsequent_indent="    ")
     return lines

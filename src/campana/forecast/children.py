@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from campana.core.machine import this_machine
-from campana.errors import StageFailed
+from campana.errors import CampanaError, StageFailed
 from campana.executors.local import can_prefork
 
 
@@ -42,6 +42,8 @@ def in_child(work: Callable[..., Any], result_path: Path, *arguments: Any) -> An
 def _run(work: Callable[..., Any], result_path: Path, arguments: Sequence[Any]) -> None:
     try:
         text = json.dumps({"value": work(*arguments)})
+    except CampanaError as error:
+        text = json.dumps({"error": f"{error.message} ({error.hint})" if error.hint else error.message})
     except Exception as error:  # told to the parent, in words
         text = json.dumps({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
     partial = result_path.with_suffix(".partial")

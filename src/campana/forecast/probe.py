@@ -126,14 +126,15 @@ class _Probe:
         except CampanaError as error:
             self._failures.append(f"{what}: {error.message}")
 
-    def _once(self, key: str, work: Callable[[], Any]) -> Any:
+    def _once(self, stage: Stage, doing: str, work: Callable[[], Any]) -> Any:
         """What `work` returns; what failed once is not tried again."""
-        if key in self._broken:
+        if stage.key in self._broken:
             raise _Told
+        self._say(f"{stage.label}: {doing}")
         try:
             return work()
         except CampanaError:
-            self._broken.add(key)
+            self._broken.add(stage.key)
             raise
 
     def _model_dir(self, model: Stage) -> Path:
@@ -142,12 +143,13 @@ class _Probe:
             return self._store.path(model.key)
         found = self._dirs.get(model.key)
         if found is None:
-            self._say(f"{model.label}: bringing it in")
             found = self._folder / model.key[:16]
             files = model.inputs.get("files")
             local = files.path if isinstance(files, Source) else None
             spec: Any = model.spec
-            took = self._once(model.key, lambda: in_child(bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir))
+            took = self._once(
+                model, "bringing it in", lambda: in_child(bring, self._folder / "bring.json", spec.source, local, found, self._cache_dir)
+            )
             self._dirs[model.key] = found
             config = json.loads((found / "config.json").read_text(encoding="utf-8"))
             kept = sum(path.stat().st_size for path in found.iterdir() if path.suffix != ".safetensors")
@@ -160,14 +162,15 @@ class _Probe:
             return self._store.path(prepare.key)
         found = self._dirs.get(prepare.key)
         if found is None:
-            self._say(f"{prepare.label}: counting its tokens")
             model = input_stage(prepare, "model")
             assert model is not None
             found = self._folder / prepare.key[:16]
             paths = {name.removeprefix("data."): each.path for name, each in prepare.inputs.items() if isinstance(each, Source)}
             model_dir = self._model_dir(model)
             took = self._once(
-                prepare.key, lambda: in_child(prepare_rows, self._folder / "rows.json", prepare.spec, model_dir, paths, found)
+                prepare,
+                "counting its tokens",
+                lambda: in_child(prepare_rows, self._folder / "rows.json", prepare.spec, model_dir, paths, found),
             )
             self._dirs[prepare.key] = found
             disk = sum(path.stat().st_size for path in found.iterdir())
