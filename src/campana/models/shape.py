@@ -152,7 +152,7 @@ def resolve_targets(targets: Targets) -> frozenset[str]:
     for target in [targets] if isinstance(targets, str) else targets:
         name = target.rsplit(".", 1)[-1]
         if name not in known and name not in _FUSED:
-            raise ModelError(f"no linear layer is named {target!r}", hint=nearest(name, [*known, *_FUSED]))
+            raise ModelError(f"no linear layer is named {target!r}", where="method.targets", hint=nearest(name, [*known, *_FUSED]))
         found.update(_FUSED.get(name, (name,)))
     return frozenset(found)
 
