@@ -137,6 +137,8 @@ def test_dropped_rows_are_warned_of(report: dict) -> None:
     fewer["report"]["data_sets"][name]["kept"] -= 1
     told = warnings([], [0, 1], 0, report["fairness"], [entry, fewer])
     assert [each["kind"] for each in told if "learn from" in each["text"]] == ["other_rows"]
+    fewer["report"]["data_sets"][name]["used"] -= 1  # of another size: fewer rows were looked at, so fewer were lost
+    assert "other_rows" not in [each["kind"] for each in warnings([], [0, 1], 0, report["fairness"], [entry, fewer])]
 
 
 def test_tries_that_came_to_nothing_are_warned_of_beside_what_any_run_has(report: dict) -> None:

@@ -44,13 +44,8 @@ def warnings(
     cut = [arm for arm in arms if arm["num_answers"] and arm["num_cut"] > CUT_SHARE * arm["num_answers"]]
     if cut:
         told = ", ".join(f"{arm['short']} {q.percent(arm['num_cut'] / arm['num_answers'])}" for arm in cut)
-        found.append(
-            {
-                "kind": "cut",
-                "arms": [arm["name"] for arm in cut],
-                "text": f"Answers cut at the most tokens allowed (arms with over {q.percent(CUT_SHARE)}): {told}.",
-            }
-        )
+        text = f"Answers cut at the most tokens allowed (arms with over {q.percent(CUT_SHARE)}): {told}."
+        found.append({"kind": "cut", "arms": [arm["name"] for arm in cut], "text": text})
     unscored = [arm for arm in arms if arm["num_unscored"]]
     if unscored:
         told = ", ".join(f"{arm['short']} {arm['num_unscored']} of {arm['num_answers']}" for arm in unscored)
@@ -60,25 +55,26 @@ def warnings(
 
 
 def _dropped(data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that the training data lost, and arms that lost others."""
+    """Rows that the training data lost; and arms that took as many rows of a data set, but others, since they could not use the same.
+
+    Rows are looked at until there are enough, so what was lost is a share of those; smaller and larger subsets lose other numbers.
+    """
     lines: dict[str, list[str]] = {}
-    kept: dict[str, set[int]] = {}
+    kept: dict[tuple[str, int, int], set[int]] = {}
     for entry in data:
         for number, each in entry["report"]["data_sets"].items():
-            name = entry["names"].get(number, number)
-            kept.setdefault(name, set()).add(each["kept"])
+            name, taken = entry["names"].get(number, number), (each["used"], each["validation"])
+            kept.setdefault((name, *taken), set()).add(each["kept"])
             lost = {reason: drop["count"] for reason, drop in each["dropped"].items()}
-            if sum(lost.values()) > DROPPED_SHARE * each["read"]:
+            if sum(lost.values()) > DROPPED_SHARE * (sum(taken) + sum(lost.values())):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-                text = f"{sum(lost.values())} of {each['read']} rows of {name} were dropped: {reasons}."
+                text = f"Of the {each['read']} rows of {name}, {sum(lost.values())} were dropped: {reasons}."
                 lines.setdefault(text, []).extend(entry["arms"])
     found = [{"kind": "dropped", "arms": arms, "text": text} for text, arms in lines.items()]
-    for name, counts in kept.items():
-        if len(counts) > 1:
-            told = " or ".join(map(str, sorted(counts)))
-            found.append(
-                _of_all("other_rows", f"Of {name} the arms could use {told} rows: they learn from, and are validated on, other rows.")
-            )
+    names = sorted({name for (name, _, _), counts in kept.items() if len(counts) > 1})
+    if names:
+        text = f"Not all arms could use the same rows of {', '.join(names)}: they learn from, and are validated on, others."
+        found.append(_of_all("other_rows", text))
     return found
 
 
