@@ -9,8 +9,6 @@ from campana.report import quantity as q
 
 CUT_SHARE = 0.05
 """Above this share of answers cut at the most tokens, a score says as much about the limit as about the model."""
-
-
 DROPPED_SHARE = 0.01
 """Above this share of a data set's rows, what was dropped is told."""
 FAILED_SHARE = 0.05
