@@ -66,7 +66,8 @@ def _dropped(data: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             lost = {reason: drop["count"] for reason, drop in each["dropped"].items()}
             if sum(lost.values()) > DROPPED_SHARE * (sum(taken) + sum(lost.values())):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-                text = f"Of the {each['read']} rows of {name}, {sum(lost.values())} were dropped: {reasons}."
+                were = "1 was" if sum(lost.values()) == 1 else f"{sum(lost.values())} were"
+                text = f"Of the {each['read']} rows of {name}, {were} dropped: {reasons}."
                 lines.setdefault(text, []).extend(entry["arms"])
     found = [{"kind": "dropped", "arms": arms, "text": text} for text, arms in lines.items()]
     names = sorted({name for (name, _, _), counts in kept.items() if len(counts) > 1})
@@ -80,8 +81,9 @@ def warnings_of_this_run(arms: Sequence[Mapping[str, Any]], costs: Mapping[str, 
     """As `warnings`, of what another run of the study may not have: tuning times that tries which came to nothing are a part of."""
     told: list[tuple[Mapping[str, Any], str]] = []
     for arm in arms:
-        spent = costs["arms"][arm["name"]]["making"]["measured"]
-        if spent["failed_seconds"] > FAILED_SHARE * spent["seconds"]:
+        making = costs["arms"][arm["name"]]["making"]
+        spent = making["measured"]
+        if making["complete"] and spent["failed_seconds"] > FAILED_SHARE * spent["seconds"]:
             told.append((arm, f"{arm['short']} {q.duration(spent['failed_seconds'])} of {q.duration(spent['seconds'])}"))
     if not told:
         return []
