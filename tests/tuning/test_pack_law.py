@@ -228,6 +228,38 @@ def test_the_proof_goes_beyond_the_window(name: str, sound: bool) -> None:
     assert "max_length: 100" in caught.value.hint
 
 
+ATTEND_IN_THEIR_OWN_WAY: dict[str, dict[str, Any]] = {
+    "Bloom": {"vocab_size": VOCAB, "hidden_size": 32, "n_head": 4, "n_layer": 2},  # ALiBi
+    "Falcon": {"vocab_size": VOCAB, "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2},  # not by transformers' interface
+    "StableLm": {name: value for name, value in SMALL.items() if name != "head_dim"},  # keyword arguments do not reach its attention
+    "Olmoe": {**SMALL, "num_experts": 2, "num_experts_per_tok": 1, "sliding_window": 100},
+}
+
+
+@pytest.mark.parametrize("name", list(ATTEND_IN_THEIR_OWN_WAY))
+def test_what_cannot_be_packed_is_run_row_by_row(name: str) -> None:
+    import transformers
+
+    transformers.set_seed(0)
+    config = getattr(transformers, f"{name}Config")(**ATTEND_IN_THEIR_OWN_WAY[name])
+    model = getattr(transformers, f"{name}ForCausalLM")._from_config(config, attn_implementation="eager").eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.3)
+    data = LongRows(30, 7, 120)
+    wanted = one_by_one(model, data.rows, 0.01)
+    sample = proof.sample(config, data, data)
+    expected = proof.reference(model, sample)
+    network = proof.proven(Network.of(model, "fp32"), sample, expected, "fp32")
+    assert not network.whole_packs
+    model.zero_grad()
+    total = 0.0
+    for pack in packs_of(data.rows, 200, alone=True):
+        loss = network.loss(pack, 0.01)
+        loss.backward()
+        total += loss.item()
+    assert_equal((total, {each: p.grad for each, p in model.named_parameters() if p.grad is not None}), wanted)
+
+
 def test_bf16_computes_in_bf16_and_learns_in_fp32() -> None:
     rows = rows_of([7, 30, 12], seed=1)
     wanted, gradients = one_by_one(make("llama"), rows, 0.02)

@@ -8,7 +8,7 @@ loss.backward()
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -80,18 +80,22 @@ class Network:
     compute: torch.dtype
     """Arithmetic of the matrix products."""
     whole_packs: bool
-    """Whether packs may hold more than one row; else this architecture lets rows see each other, and each is run alone."""
+    """Whether packs may hold more than one row; else this architecture would let rows see each other, or attends as only it can, and
+    each is run alone."""
     compiled: Compiled | None
     """What computes on a CPU between the matrix products; None: torch."""
     turning: tuple[str, ...]
     """The files of transformers whose rotary positions are `compiled`'s."""
     padding: int | None
     """The token whose row of a tied embedding does not learn from being looked up."""
+    own_attention: str
+    """transformers' name of the attention that the model came with."""
 
     @classmethod
     def of(cls, model: Any, precision: str, compiled: Compiled | None = None) -> Network:
         """Put our attention into the model, in place, where its layers allow it."""
         base = base_of(model)
+        own: Any = base.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public getter
         compute = compute_type(precision)
         if compute != torch.float32:
             _lower_frozen(base, compute)
@@ -106,7 +110,12 @@ class Network:
         if is_tied(base) and _looks_up_once(base.get_decoder()):
             padding, embedding.padding_idx, made = embedding.padding_idx, None, Made()
         head = OutputLayer.of(base, compute, elementwise, made)
-        return cls(base, base.get_decoder(), head, compute, whole, compiled, turning, padding)
+        return cls(base, base.get_decoder(), head, compute, whole, compiled, turning, padding, own)
+
+    def apart(self) -> Network:
+        """The same with each row run by itself, by the attention that the model came with."""
+        self.model.set_attn_implementation(self.own_attention)
+        return replace(self, whole_packs=False)
 
     @property
     def device(self) -> torch.device:

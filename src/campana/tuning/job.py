@@ -151,7 +151,7 @@ def _set_up(job: TuneJob, clock: Clock, progress: Progress, ranks: Ranks, energy
         compiled = found if isinstance(found, Compiled) else None
         kernels.fuse(model, compute_type(job.precision), compiled and compiled.elementwise)
         network = shard(Network.of(model, job.precision, compiled), ranks)
-        proof.check(network, rows, expected, job.precision)
+        network = proof.proven(network, rows, expected, job.precision)
         learning = optimizer.learning_parameters(model)
         stepper = optimizer.build(model, job.optimizer, job.learning_rate)  # its moments take memory for the first time
     run = Run(
@@ -242,7 +242,7 @@ def _warnings(job: TuneJob, run: Run) -> list[str]:
     if len(run.plan.steps) < 10:
         found.append(f"only {len(run.plan.steps)} optimiser steps: lower batch_tokens ({job.batch_tokens}) or train on more rows")
     if not run.network.whole_packs:
-        found.append(f"{type(run.network.model).__name__} has layers that would let packed rows see each other: every row was run alone")
+        found.append(f"{type(run.network.model).__name__} cannot be run on packs of rows: every row was run alone")
     return found
 
 

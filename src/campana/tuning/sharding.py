@@ -12,7 +12,7 @@ divided by the supervised tokens of the whole step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -38,6 +38,10 @@ class PackLoss(nn.Module):
         self.model = network.model
         self._network = network
 
+    def part(self) -> None:
+        """From here on each row is run by itself."""
+        self._network = self._network.apart()
+
     def forward(self, pack: Pack, weight: float | None) -> Tensor:
         """0-d: `weight` times the summed cross-entropy of the pack's supervised tokens; None: their hidden states, (N, D)."""
         return self._network.hidden(pack) if weight is None else self._network.loss(pack, weight)
@@ -48,6 +52,11 @@ class ShardedNetwork(Network):
     """A network whose weights lie in parts on all ranks: they run as many passes, each on its own packs."""
 
     whole: PackLoss
+
+    def apart(self) -> Network:
+        """As `Network.apart`, in place too: all ranks run the same module."""
+        self.whole.part()
+        return replace(self, whole_packs=False)
 
     def hidden(self, pack: Pack) -> Tensor:
         """As `Network.hidden`, of this rank's pack."""
