@@ -212,12 +212,13 @@ def test_too_long_rows_are_replaced_by_the_next_in_order(run: Prepare) -> None:
     with pytest.raises(DataError, match="46 training rows were asked for, but the data set has 45 usable ones beside 5 held out") as caught:
         run({"a": data}, {"a": 46})
     assert "too long 50" in (caught.value.hint or "")
+    assert (caught.value.hint or "").startswith("raise tune: {max_length: ...}")
 
 
 def test_asking_for_too_much_gives_the_number_there_is(run: Prepare) -> None:
     with pytest.raises(DataError, match=r"41 training rows were asked for, but the data set has 35 usable ones.*of 40 read"):
         run({"a": rows(40)}, {"a": 41})
-    with pytest.raises(DataError, match="5 validation rows and at least one of training"):
+    with pytest.raises(DataError, match=r"5 validation rows and at least one of training were asked for, but .* 5 usable ones \(of 5 read"):
         run({"a": rows(5)})
     with pytest.raises(DataError, match="has 0 usable ones") as caught:
         run({"a": [{"x": "y"}]}, num_validation=0)

@@ -94,9 +94,8 @@ class _DataSet:
 
 def _advice(found: Survey) -> str:
     """What helps: the rows may be there, and too long."""
-    reasons = {reason: value["count"] for reason, value in found.drops.as_dict().items()}
-    longest = max(reasons, key=lambda reason: reasons[reason], default="")
-    return "raise tune: {max_length: ...}" if longest == TOO_LONG else "ask for fewer rows, or all"
+    commonest = next(iter(found.drops.as_dict()), None)
+    return "raise tune: {max_length: ...}" if commonest == TOO_LONG else "ask for fewer rows, or all"
 
 
 def _reasons(found: Survey) -> str:

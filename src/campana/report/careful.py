@@ -8,4 +8,4 @@ from typing import Any
 
 def all_warnings(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """[{"kind", "arms", "text"}], those that any run of the study has first."""
-    return [*report["warnings"], *report["measured"].get("warnings", [])]
+    return [*report["warnings"], *report["measured"]["warnings"]]

@@ -60,7 +60,7 @@ class OutputLayer:
         elementwise: Elementwise | None = None,
         made: Made | None = None,
     ) -> OutputLayer:
-        """The output layer of a causal language model. `proof.prove` shows that it computes what the model computes."""
+        """The output layer of a causal language model. `proof.proven` shows that it computes what the model computes."""
         layer = model.get_output_embeddings()
         if layer is None:
             raise ModelError(f"{type(model).__name__} has no output layer", hint="tune a causal language model")

@@ -218,7 +218,10 @@ def _refuse_empty(rows: Any, name: str) -> None:
 
 def _refuse_unknown_tokens(rows: Any, name: str, model: Any) -> None:
     """A token that only the tokenizer knows: the output layer has no logit for it."""
-    most = model.get_output_embeddings().weight.shape[0]
+    output = model.get_output_embeddings()
+    if output is None:  # refused with a reason where the output layer is made
+        return
+    most = output.weight.shape[0]
     row = rows.first_beyond(most)
     if row is not None:
         raise DataError(
